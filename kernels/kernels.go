@@ -1,0 +1,201 @@
+// Package kernels defines the tensor, the frozen weight and the operations a device must provide.
+package kernels
+
+// A DType is the type of stored elements.
+type DType uint8
+
+const (
+	F32 DType = iota
+	BF16
+	F16
+	I32
+)
+
+// Size is the bytes of one element.
+func (t DType) Size() int {
+	if t == BF16 || t == F16 {
+		return 2
+	}
+	return 4
+}
+
+func (t DType) String() string { return [...]string{"f32", "bf16", "f16", "i32"}[t] }
+
+// A Buffer is a block of device memory, made and understood by one Backend.
+type Buffer interface{ Size() int }
+
+// A Tensor is a view of rows × cols elements of a Buffer. Copying it copies the view.
+// The zero Tensor stands for an operand that is absent.
+type Tensor struct {
+	Buf        Buffer
+	Off        int // of the first element
+	Rows, Cols int
+	Stride     int // elements from one row to the next, so that columns can be viewed too
+	Type       DType
+}
+
+// Columns returns the view of n columns of t from column j on.
+func (t Tensor) Columns(j, n int) Tensor { t.Off += j; t.Cols = n; return t }
+
+// Slice returns the view of n rows of t from row i on.
+func (t Tensor) Slice(i, n int) Tensor { t.Off += i * t.Stride; t.Rows = n; return t }
+
+// Zero reports whether t is the zero Tensor.
+func (t Tensor) Zero() bool { return t.Buf == nil }
+
+// A Weight is a frozen matrix of Rows outputs × Cols inputs, packed as its Backend likes and
+// made by Load. It has no strides and is never written again.
+type Weight struct {
+	Buf        Buffer
+	Rows, Cols int
+	Type       DType
+}
+
+// Zero reports whether w is the zero Weight.
+func (w Weight) Zero() bool { return w.Buf == nil }
+
+// A Backend is one device. Operations are queued in order and none returns an error: the first
+// failure is kept, the operations after it do nothing, and the next Read or Sync reports and clears
+// it. Shapes that do not fit are bugs, and panic with the operation and both shapes. A Backend is
+// used by one goroutine at a time, between Attach and Detach.
+//
+// One row, one answer: what an operation computes for a row (of a sequence, in attention) depends on
+// that row (that sequence) alone and is summed in an order fixed by the length of the sum alone,
+// never by the number of rows, their place, the page numbers or the number of threads.
+type Backend interface {
+	Name() string
+	Attach() error // binds the device to the calling goroutine's thread
+	Detach()
+	Memory
+	Forward
+	Backward
+}
+
+// Memory makes, fills and reads tensors and weights. Bytes are little-endian, rows end to end.
+type Memory interface {
+	// New returns a tensor of zeros.
+	New(t DType, rows, cols int) Tensor
+	Free(t Tensor)
+	// Load packs a frozen weight of type F32, BF16 or F16. The parts of src are stacked by rows:
+	// each holds whole rows of cols elements, together rows of them.
+	Load(t DType, rows, cols int, src ...[]byte) Weight
+	Unload(w Weight)
+	Write(dst Tensor, src []byte)
+	Read(dst []byte, src Tensor) error
+	Copy(dst, src Tensor)
+	Fill(dst Tensor, v float32)
+	Sync() error
+}
+
+// Forward is what a forward pass needs. Each operation overwrites its first operands.
+// Whatever changes from step to step is a Tensor, not a Go value, so that a recording can be replayed.
+// ids, pos and rows are I32 tensors of one column; everything else is F32 unless it says otherwise.
+type Forward interface {
+	// Embed sets row i of out to row ids[i] of table.
+	Embed(out Tensor, table Weight, ids Tensor)
+	// RMSNorm normalizes each run of w.Cols columns of x: out = x / sqrt(mean(x²) + eps) · w.
+	// out may be x. (Zhang and Sennrich 2019)
+	RMSNorm(out, x, w Tensor, eps float32)
+	// Linear sets out = x·wᵀ + bias. bias is one row, or zero.
+	Linear(out, x Tensor, w Weight, bias Tensor)
+	// MatMul sets c = α·op(a)·op(b) + bias, or c += op(a)·op(b): see Gemm.
+	MatMul(c, a, b Tensor, g Gemm)
+	// RoPE rotates, in place, the pairs (j, j+HeadDim/2) of each head of x. (Su et al. 2021, in the
+	// half-split layout of Llama and Qwen checkpoints)
+	RoPE(x, pos Tensor, r Rotary)
+	// Attention sets out to causal softmax attention and lse, rows × Heads, to the log-sum-exp of
+	// each row's scaled scores; lse may be zero.
+	Attention(out, lse, q, k, v Tensor, a Attn)
+	// SwiGLU sets out = silu(gate)·up. out may be gate or up.
+	SwiGLU(out, gate, up Tensor)
+	Add(out, a, b Tensor)
+	// Gather sets row i of out to row rows[i] of x.
+	Gather(out, x, rows Tensor)
+	// Scatter sets row rows[i] of out to row i of x. A negative row is skipped.
+	Scatter(out, x, rows Tensor)
+	// LogProb sets lp to the log-probability of ids under d and lse to its log-sum-exp, both of one
+	// column. A row without a finite lse, or an id the mask forbids, is a failure that names the row.
+	LogProb(lp, lse, logits, ids Tensor, d Dist)
+	// Sample draws ids by the inverse of the distribution function at uniform (one column, in [0, 1)):
+	// the first allowed id whose cumulative probability, ids ascending, exceeds it. lp is LogProb's of
+	// the drawn ids, to the bit. A temperature of 0 takes the largest logit, the lowest id among equals.
+	Sample(ids, lp, logits, uniform Tensor, d Dist)
+}
+
+// Backward is what training needs besides. A Grad operation adds to its d-operands: the caller
+// clears them. Sums over rows start from what is there and take the rows in order, so a sum may be
+// cut between rows and continued in another call with equal bits.
+type Backward interface {
+	// RMSNormGrad adds to dx and, unless it is zero, to dw (one row).
+	RMSNormGrad(dx, dw, dy, x, w Tensor, eps float32)
+	// LinearGrad adds dout·w to dx.
+	LinearGrad(dx, dout Tensor, w Weight)
+	// AttentionGrad needs Attention's out and lse; keys are the sequences' own rows (no pages).
+	AttentionGrad(dq, dk, dv, dout, out, lse, q, k, v Tensor, a Attn)
+	SwiGLUGrad(dgate, dup, dy, gate, up Tensor)
+	// LogProbGrad sets (it does not add) dlogits to coef·∂lp/∂logits; dlogits may be logits.
+	LogProbGrad(dlogits, logits, lse, ids, coef Tensor, d Dist)
+	// SumRows adds the sum of x's rows to out, one row: the gradient of a bias.
+	SumRows(out, x Tensor)
+	// ScatterAdd adds row i of x to row rows[i] of out, in order: the gradient of Gather.
+	ScatterAdd(out, x, rows Tensor)
+	// SumSquares sets out, 1 × 1, to Σx².
+	SumSquares(out, x Tensor)
+	// AdamW takes one step of w. (Loshchilov and Hutter 2019)
+	AdamW(w, m, v, g Tensor, o Adam)
+}
+
+// A Capturer can record the operations f queues, to launch them again as one.
+type Capturer interface {
+	Capture(f func()) (Graph, error)
+}
+
+// A Graph is a recording.
+type Graph interface {
+	Launch()
+	Free()
+}
+
+// Gemm says how MatMul multiplies: op(a) is a or, with TransA, aᵀ. Each element is one sum over the
+// common length in ascending order. Without Accumulate it starts from 0, is multiplied by Alpha, and
+// Bias, one row, is added. With Accumulate it starts from what c holds; Alpha must be 1 and Bias zero.
+type Gemm struct {
+	TransA, TransB bool
+	Alpha          float32
+	Accumulate     bool
+	Bias           Tensor
+}
+
+// Rotary says how RoPE rotates. Row p of Table holds the HeadDim/2 cosines of position p, then its
+// HeadDim/2 sines (of float64 angles, rounded once).
+type Rotary struct {
+	HeadDim int
+	Table   Tensor
+	Inverse bool // the gradient's rotation
+}
+
+// Attn describes causal attention with grouped heads over sequences packed end to end. Sequence s
+// has query rows Starts[s] … Starts[s+1]-1; its last query sees its first Lengths[s] keys, the one
+// before it one less, and so on. Query head h uses key head h·KVHeads/Heads.
+type Attn struct {
+	Heads, KVHeads, HeadDim int
+	Scale                   float32
+	Starts, Lengths         Tensor // I32, one column: sequences + 1 rows, sequences rows
+	Pages                   Tensor // I32, a row a sequence: its pages of k and v; zero: its own query rows
+	PageSize                int    // rows of k and v in a page; page p is rows p·PageSize …
+	MaxQueries              int    // of any one sequence: it sets the launch's shape
+}
+
+// Dist says which distribution a row of logits stands for: softmax(logits / Temperature) over the
+// allowed ids. A temperature of 0 scores as 1.
+type Dist struct {
+	Temperature Tensor // one column; zero: 1 for all
+	Mask        Tensor // I32, ⌈vocab/32⌉ columns, bit j%32 of word j/32 allows id j; zero: all allowed
+}
+
+// Adam is one AdamW step: w -= LR·Decay·w, then the bias-corrected moment step. Scale multiplies the
+// gradient first, to clip it. Step counts from 1.
+type Adam struct {
+	LR, Beta1, Beta2, Eps, Decay, Scale float32
+	Step                                int
+}
