@@ -1,0 +1,169 @@
+package cpu
+
+import (
+	"runtime"
+	"sync/atomic"
+	"time"
+)
+
+// A task is work that a team does. Every member that comes along calls work once, at the same time as
+// the others, and work takes pieces off the task (from an atomic counter, say) until none is left: so
+// the caller's own work ends only when every piece is taken, whether others came or not. What a piece
+// computes must not depend on the worker.
+type task interface {
+	work(worker int) // 0 is the caller, others 1 … size-1
+}
+
+// A team is the caller of run and size-1 goroutines that wait for its tasks: spinning at first, since
+// the operations of a forward pass follow each other closely, then parked.
+type team struct {
+	size    int
+	spin    bool // there is a processor for everyone
+	task    task
+	state   atomic.Uint64 // number of the task << 32 | closed | members at work besides the caller
+	members []member
+	caller  sleeper
+	stopped atomic.Bool
+}
+
+const (
+	closed    = 1 << 31 // the caller found nothing left to do: nobody may join
+	atWork    = closed - 1
+	spinTime  = 100 * time.Microsecond
+	spinBurst = 64 // pauses between two looks at the clock
+)
+
+// A member is a waiting goroutine. Each has cache lines of its own.
+type member struct {
+	sleeper
+	_ [cacheLine]byte
+}
+
+// newTeam starts size-1 goroutines.
+func newTeam(size int) *team {
+	t := &team{size: size, spin: size <= runtime.GOMAXPROCS(0), members: make([]member, size)}
+	t.state.Store(closed)
+	t.caller.wake = make(chan struct{}, 1)
+	for i := 1; i < size; i++ {
+		t.members[i].wake = make(chan struct{}, 1)
+		go t.member(i)
+	}
+	return t
+}
+
+// run does tk, with the help of the members that come along, and returns when it is done.
+func (t *team) run(tk task) {
+	if t.size == 1 {
+		tk.work(0)
+		return
+	}
+	t.task = tk
+	t.state.Store((t.state.Load()>>32 + 1) << 32)
+	for i := 1; i < t.size; i++ {
+		t.members[i].rouse()
+	}
+	tk.work(0)
+	t.state.Or(closed)
+	t.caller.await(t.spin, func() bool { return t.state.Load()&atWork == 0 })
+	t.task = nil
+}
+
+// member waits for tasks and joins those still open.
+func (t *team) member(i int) {
+	var seen uint64 // number of the last task looked at
+	for !t.stopped.Load() {
+		s := t.state.Load()
+		switch {
+		case s>>32 == seen:
+			t.members[i].await(t.spin, func() bool { return t.state.Load()>>32 != seen || t.stopped.Load() })
+		case s&closed != 0:
+			seen = s >> 32
+		case t.state.CompareAndSwap(s, s+1):
+			seen = s >> 32
+			t.task.work(i)
+			if t.state.Add(^uint64(0))&(closed|atWork) == closed {
+				t.caller.rouse()
+			}
+		}
+	}
+}
+
+// stop ends the goroutines, when they are done with what they do. It may be called twice.
+func (t *team) stop() {
+	t.stopped.Store(true)
+	for i := 1; i < t.size; i++ {
+		t.members[i].rouse()
+	}
+}
+
+// A sleeper is a goroutine that waits for a condition which others make true and then rouse it.
+type sleeper struct {
+	parked atomic.Bool
+	wake   chan struct{} // of capacity 1: rouse does not block
+}
+
+// await returns when ready, which only looks at atomics, is true.
+func (s *sleeper) await(spin bool, ready func() bool) {
+	if spin {
+		for start := time.Now(); time.Since(start) < spinTime; runtime.Gosched() {
+			for range spinBurst {
+				if ready() {
+					return
+				}
+				pause()
+			}
+		}
+	}
+	for !ready() {
+		s.parked.Store(true)
+		// rouse may have come before parked was seen: look again before sleeping.
+		if ready() && s.parked.CompareAndSwap(true, false) {
+			return
+		}
+		<-s.wake
+	}
+}
+
+// rouse wakes the goroutine if it is parked. The condition must be true before.
+func (s *sleeper) rouse() {
+	if s.parked.Load() && s.parked.CompareAndSwap(true, false) {
+		s.wake <- struct{}{}
+	}
+}
+
+// A spanTask is work on the indices 0 … n-1 of something, in pieces of neighbours.
+type spanTask interface {
+	span(lo, hi, worker int)
+}
+
+// share has t.span called for pieces of at most grain indices that together are 0 … n-1. One piece is
+// done by the caller alone: waking others costs microseconds.
+func (d *Device) share(n, grain int, t spanTask) {
+	if n <= grain || d.team.size == 1 {
+		if n > 0 {
+			t.span(0, n, 0)
+		}
+		return
+	}
+	d.spans.of, d.spans.n, d.spans.grain = t, n, grain
+	d.spans.next.Store(0)
+	d.run(&d.spans)
+	d.spans.of = nil
+}
+
+// spans is a spanTask under way.
+type spans struct {
+	of       spanTask
+	n, grain int
+	next     atomic.Int64
+}
+
+func (s *spans) work(worker int) {
+	for {
+		lo := int(s.next.Add(int64(s.grain))) - s.grain
+		if lo >= s.n {
+			return
+		}
+		s.of.span(lo, min(lo+s.grain, s.n), worker)
+	}
+}
