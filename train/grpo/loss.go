@@ -133,12 +133,15 @@ func (c *Config) surrogate(logRatio, logp, adv float64) (loss, grad float64, cli
 		return -r * adv * logp, -r * adv, adv > 0 && r == c.EpsilonHigh
 	}
 	clipped = adv > 0 && r > 1+c.EpsilonHigh || adv < 0 && r < 1-c.EpsilonLow
-	within := min(max(r, 1-c.EpsilonLow), 1+c.EpsilonHigh)
+	within, dwithin := min(max(r, 1-c.EpsilonLow), 1+c.EpsilonHigh), dr
+	if within != r {
+		dwithin = 0
+	}
 	if c.Delta > 0 && r > c.Delta {
 		r, dr = c.Delta, 0
 	}
 	if within*adv < r*adv {
-		return -within * adv, 0, clipped
+		return -within * adv, -dwithin * adv, clipped
 	}
 	return -r * adv, -dr * adv, clipped
 }

@@ -1,0 +1,156 @@
+package grpo
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/r2-reasoner/r2/model/batch"
+)
+
+// update takes the optimizer steps of one training step, on the device lent to it.
+func (t *Trainer[T]) update(groups [][]Rollout, st *Stats, lr float32) error {
+	train, of := t.trained(groups)
+	updates := max(t.Updates, 1)
+	var sum Terms
+	for i := range updates {
+		p := pass{rollouts: train, of: of}
+		if err := t.backward(&p); err != nil {
+			return fmt.Errorf("grpo: update %d: %w", i, err)
+		}
+		norm, err := t.Policy.Update(lr)
+		if err != nil {
+			return fmt.Errorf("grpo: update %d: %w", i, err)
+		}
+		if i == 0 {
+			st.Parity = p.parity
+		}
+		sum.Loss, sum.KL, sum.Clipped = sum.Loss+p.sum.Loss, sum.KL+p.sum.KL, sum.Clipped+p.sum.Clipped
+		st.GradNorm = float64(norm)
+	}
+	st.Loss = sum.Loss / float64(updates)
+	// Where the KL is on every token is trained on, so this is the mean over those for both.
+	tokens := float64(updates * max(of.Tokens, 1))
+	st.KL, st.ClipShare = sum.KL/tokens, float64(sum.Clipped)/tokens
+	return nil
+}
+
+// trained lists the rollouts that have a gradient, and counts all that have a reward: one without an
+// advantage stays in the denominators, as in TRL, but with the KL off it need not be run.
+func (t *Trainer[T]) trained(groups [][]Rollout) (train []Rollout, of Totals) {
+	for _, g := range groups {
+		for _, r := range g {
+			if r.Failed {
+				continue
+			}
+			of.Rows++
+			of.Tokens += len(r.LogProbs)
+			if r.Advantage != 0 || t.KL != 0 {
+				train = append(train, r)
+			}
+		}
+	}
+	return train, of
+}
+
+// pass is one walk over the rollouts of a step.
+type pass struct {
+	rollouts []Rollout
+	of       Totals
+	sum      Terms
+	parity   float64
+}
+
+// backward adds up the gradient of all rollouts, a batch at a time.
+func (t *Trainer[T]) backward(p *pass) error {
+	seqs := make([]batch.Sequence, len(p.rollouts))
+	for i := range p.rollouts {
+		seqs[i] = p.rollouts[i].sequence()
+	}
+	var b batch.Batch
+	for at := 0; at < len(seqs); {
+		n := batch.Pack(&b, seqs[at:], t.TokensPerBatch)
+		if len(b.Want) > 0 {
+			if err := t.piece(p, &b, p.rollouts[at:at+n]); err != nil {
+				return err
+			}
+		}
+		at += n
+	}
+	return nil
+}
+
+// sequence is the rollout as something to train on: each token of the completion is predicted.
+func (r *Rollout) sequence() batch.Sequence {
+	s := batch.Sequence{Tokens: r.Tokens, Temperature: r.Temperature, Masks: r.Masks}
+	for p := r.Prompt; p < len(r.Tokens); p++ {
+		s.Predict = append(s.Predict, int32(p))
+	}
+	return s
+}
+
+// piece runs one batch, the rollouts' tokens in order, forward and backward.
+func (t *Trainer[T]) piece(p *pass, b *batch.Batch, rollouts []Rollout) error {
+	var ref []float64
+	if t.KL != 0 {
+		v, err := t.Policy.Reference(b)
+		if err == nil {
+			ref, err = wide(v, b)
+		}
+		if err != nil {
+			return fmt.Errorf("reference: %w", err)
+		}
+	}
+	v, err := t.Policy.LogProbs(b) // last: Backward needs what it leaves behind
+	if err != nil {
+		return fmt.Errorf("forward: %w", err)
+	}
+	logp, err := wide(v, b)
+	if err != nil {
+		return fmt.Errorf("forward: %w", err)
+	}
+	coef := make([]float64, len(logp))
+	at := 0
+	for _, r := range rollouts {
+		end := at + len(r.LogProbs)
+		row := Row{Advantage: float64(r.Advantage), LogProbs: logp[at:end], Old: widen(r.LogProbs)}
+		if ref != nil {
+			row.Ref = ref[at:end]
+		}
+		terms := t.Row(coef[at:end], row, p.of)
+		p.sum.Loss, p.sum.KL, p.sum.Clipped = p.sum.Loss+terms.Loss, p.sum.KL+terms.KL, p.sum.Clipped+terms.Clipped
+		for i, lp := range row.LogProbs {
+			p.parity = max(p.parity, math.Abs(lp-row.Old[i]))
+		}
+		at = end
+	}
+	narrow := make([]float32, len(coef))
+	for i, c := range coef {
+		narrow[i] = float32(c)
+	}
+	if err := t.Policy.Backward(narrow); err != nil {
+		return fmt.Errorf("backward: %w", err)
+	}
+	return nil
+}
+
+// wide is v in float64, one finite log-probability for each wanted row of b.
+func wide(v []float32, b *batch.Batch) ([]float64, error) {
+	if len(v) != len(b.Want) {
+		return nil, fmt.Errorf("%d log-probabilities for %d rows", len(v), len(b.Want))
+	}
+	out := widen(v)
+	for i, x := range out {
+		if math.IsNaN(x) || math.IsInf(x, 0) {
+			return nil, fmt.Errorf("log-probability %v of token %d at row %d", x, b.Targets[i], b.Want[i])
+		}
+	}
+	return out, nil
+}
+
+func widen(v []float32) []float64 {
+	out := make([]float64, len(v))
+	for i, x := range v {
+		out[i] = float64(x)
+	}
+	return out
+}
