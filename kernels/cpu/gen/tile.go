@@ -1,0 +1,126 @@
+package main
+
+import "fmt"
+
+// Registers of a tile: DI the panel's line, R14 bytes to the next; SI and R8 rows 0 and 8 of x, R10
+// to R13 one, three, five and seven times the bytes between rows, R9 the bytes from one k to the next;
+// CX what is left of k; DX and BX the prefetch; Z0 and Z1 the line, Z2 an element of x, Z3 bf16's mask,
+// Z4 … the sums, two a row; K1 and K2 the lanes that exist.
+
+// row is the address of this k's element of a row of x.
+func row(r int) string {
+	base := [...]string{"(SI)", "(R8)"}[r/8]
+	index := [...]string{"", "(R10*1)", "(R10*2)", "(R11*1)", "(R10*4)", "(R12*1)", "(R11*2)", "(R13*1)"}
+	return base + index[r%8]
+}
+
+// sum is the register of 16 sums of a row: half 0 or 1.
+func sum(row, half int) string { return fmt.Sprintf("Z%d", 4+2*row+half) }
+
+// tile writes a tile: for every k, ascending, one fused multiply-add into each sum.
+func (a *assembly) tile(typ string, rows int) {
+	a.function(fmt.Sprintf("tile%sx%d", typ, rows), "t", "tile")
+	a.tileArguments(typ, rows)
+	a.tileStart(rows)
+	a.label("begin")
+	a.op("TESTQ CX, CX")
+	a.op("JZ   summed")
+	a.label("loop")
+	a.op("PREFETCHT0 (DX)")
+	a.op("PREFETCHT0 (DX)(BX*1)")
+	a.op("LEAQ (DX)(BX*2), DX")
+	if typ == "F32" {
+		a.op("VMOVUPS.Z (DI), K1, Z0")
+		a.op("VMOVUPS.Z 64(DI), K2, Z1")
+	} else { // lanes j and j+16 share four bytes
+		a.op("VPSLLD $16, (DI), Z0")
+		a.op("VPANDD (DI), Z3, Z1")
+	}
+	for r := range rows {
+		a.op("VBROADCASTSS %s, Z2", row(r))
+		a.op("VFMADD231PS Z0, Z2, %s", sum(r, 0))
+		a.op("VFMADD231PS Z1, Z2, %s", sum(r, 1))
+	}
+	a.op("ADDQ R14, DI")
+	a.op("ADDQ R9, SI")
+	if rows > 8 {
+		a.op("ADDQ R9, R8")
+	}
+	a.op("DECQ CX")
+	a.op("JNZ  loop")
+	a.tileEnd(rows)
+}
+
+func (a *assembly) tileArguments(typ string, rows int) {
+	a.op("MOVQ 0(AX), DI")
+	a.op("MOVQ 8(AX), SI")
+	a.op("MOVQ 32(AX), CX")
+	a.op("MOVQ 40(AX), R14")
+	a.op("MOVQ 48(AX), R10")
+	a.op("MOVQ 56(AX), R9")
+	a.op("MOVQ 72(AX), DX")
+	a.op("MOVQ 80(AX), BX")
+	a.op("MOVL 88(AX), R15")
+	a.op("KMOVW R15, K1")
+	a.op("SHRL $16, R15")
+	a.op("KMOVW R15, K2")
+	a.op("LEAQ (R10)(R10*2), R11")
+	a.op("LEAQ (R10)(R10*4), R12")
+	a.op("LEAQ (R11)(R10*4), R13")
+	if rows > 8 {
+		a.op("LEAQ (SI)(R10*8), R8")
+	}
+	if typ == "BF16" {
+		a.op("VPTERNLOGD $255, Z3, Z3, Z3")
+		a.op("VPSLLD $16, Z3, Z3")
+	}
+}
+
+// tileStart starts the sums from zero or from what out holds.
+func (a *assembly) tileStart(rows int) {
+	a.op("CMPL 92(AX), $0")
+	a.op("JNE  load")
+	for r := range rows {
+		for h := range 2 {
+			s := sum(r, h)
+			a.op("VPXORD %s, %s, %s", s, s, s)
+		}
+	}
+	a.op("JMP begin")
+	a.label("load")
+	a.op("MOVQ 16(AX), R15")
+	for r := range rows {
+		a.op("VMOVUPS.Z (R15), K1, %s", sum(r, 0))
+		a.op("VMOVUPS.Z 64(R15), K2, %s", sum(r, 1))
+		a.op("ADDQ 64(AX), R15")
+	}
+}
+
+// tileEnd multiplies the sums by alpha, adds the bias if there is one, and stores them.
+func (a *assembly) tileEnd(rows int) {
+	a.label("summed")
+	a.op("VBROADCASTSS 96(AX), Z2")
+	for r := range rows {
+		for h := range 2 {
+			a.op("VMULPS Z2, %s, %s", sum(r, h), sum(r, h))
+		}
+	}
+	a.op("MOVQ 24(AX), R15")
+	a.op("TESTQ R15, R15")
+	a.op("JZ   store")
+	a.op("VMOVUPS.Z (R15), K1, Z0")
+	a.op("VMOVUPS.Z 64(R15), K2, Z1")
+	for r := range rows {
+		for h := range 2 {
+			a.op("VADDPS Z%d, %s, %s", h, sum(r, h), sum(r, h))
+		}
+	}
+	a.label("store")
+	a.op("MOVQ 16(AX), R15")
+	for r := range rows {
+		a.op("VMOVUPS %s, K1, (R15)", sum(r, 0))
+		a.op("VMOVUPS %s, K2, 64(R15)", sum(r, 1))
+		a.op("ADDQ 64(AX), R15")
+	}
+	a.ret()
+}

@@ -1,0 +1,63 @@
+//go:build !purego
+
+package cpu
+
+//go:noescape
+func widenLines(m *move)
+
+//go:noescape
+func transposeF32x16(m *move)
+
+//go:noescape
+func transposeBF16x16(m *move)
+
+//go:noescape
+func roofFMA(m *move)
+
+//go:noescape
+func roofRead(m *move)
+
+// f32 computes a tile of f32 lines.
+func (t *tile) f32(rows int) {
+	if useAssembly {
+		tileF32(t, rows)
+		return
+	}
+	t.f32Go(rows)
+}
+
+// bf16 computes a tile of bf16 lines.
+func (t *tile) bf16(rows int) {
+	if useAssembly {
+		tileBF16(t, rows)
+		return
+	}
+	t.bf16Go(rows)
+}
+
+// widen copies n > 0 bf16 panel lines to f32 lines.
+func (m *move) widen() {
+	if useAssembly {
+		widenLines(m)
+		return
+	}
+	m.widenGo()
+}
+
+// transpose transposes a block of up to 16 x 16 f32.
+func (m *move) transpose() {
+	if useAssembly {
+		transposeF32x16(m)
+		return
+	}
+	m.transposeGo()
+}
+
+// transposeBF16 transposes 16 bf16 panel lines to 32 rows of 16 f32.
+func (m *move) transposeBF16() {
+	if useAssembly {
+		transposeBF16x16(m)
+		return
+	}
+	m.transposeBF16Go()
+}

@@ -1,0 +1,18 @@
+//go:build !amd64 || purego
+
+package cpu
+
+// f32 computes a tile of f32 lines.
+func (t *tile) f32(rows int) { t.f32Go(rows) }
+
+// bf16 computes a tile of bf16 lines.
+func (t *tile) bf16(rows int) { t.bf16Go(rows) }
+
+// widen copies n bf16 panel lines to f32 lines.
+func (m *move) widen() { m.widenGo() }
+
+// transpose transposes a block of up to 16 x 16 f32.
+func (m *move) transpose() { m.transposeGo() }
+
+// transposeBF16 transposes 16 bf16 panel lines to 32 rows of 16 f32.
+func (m *move) transposeBF16() { m.transposeBF16Go() }
