@@ -25,6 +25,11 @@ type Device struct {
 
 	scratch [][]float32 // of each worker, grown once and kept
 	spans   spans
+
+	linear     linearTask
+	linearGrad linearGradTask
+	matmul     matmulTask
+	embed      embedTask
 	vectorTasks
 }
 
@@ -122,7 +127,7 @@ func bufferOf(op string, t kernels.Tensor) *buffer {
 		panic(fmt.Sprintf("cpu: %s: a tensor of another device (%T)", op, t.Buf))
 	}
 	if b.freed {
-		panic(fmt.Sprintf("cpu: %s: a tensor of %d x %d after Free", op, t.Rows, t.Cols))
+		panic(fmt.Sprintf("cpu: %s: a tensor of %d x %d that has no memory (freed, or its New failed)", op, t.Rows, t.Cols))
 	}
 	return b
 }

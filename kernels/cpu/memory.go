@@ -12,7 +12,7 @@ type buffer struct {
 	f     []float32
 	i     []int32
 	mem   block
-	freed bool
+	freed bool // or never had its memory
 }
 
 // Size is the bytes of the buffer.
@@ -30,7 +30,7 @@ func (d *Device) New(t kernels.DType, rows, cols int) kernels.Tensor {
 	mem, err := allocate(4 * n)
 	if err != nil {
 		d.fail(fmt.Errorf("cpu: no memory for a tensor of %d x %d: %w", rows, cols, err))
-		n = 0
+		return kernels.Tensor{Buf: &buffer{freed: true}, Rows: rows, Cols: cols, Stride: cols, Type: t}
 	}
 	b := &buffer{mem: mem}
 	if t == kernels.F32 {

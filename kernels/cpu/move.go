@@ -65,13 +65,22 @@ func packRows(panel, src []float32, stride, k, rows int) {
 		return
 	}
 	_, _ = panel[panelLines(k)*lanes-1], src[(rows-1)*stride+k-1]
-	p, s := unsafe.Pointer(&panel[0]), unsafe.Pointer(&src[0])
-	for r := 0; r < lanes; r += 16 {
-		n := max(min(rows-r, 16), 0)
+	packLanes(unsafe.Pointer(&panel[0]), lineF32, unsafe.Pointer(&src[0]), 4*stride, k, rows)
+	if rows <= 16 {
+		for i := 16; i < panelLines(k)*lanes; i += lanes {
+			clear(panel[i : i+16])
+		}
+	}
+}
+
+// packLanes is packRows with strides in bytes and lines of 16 or 32 lanes. With 16 rows or fewer it
+// leaves the lanes from 16 on alone.
+func packLanes(panel unsafe.Pointer, line int, src unsafe.Pointer, srcRow, k, rows int) {
+	for r := 0; r < rows; r += 16 {
 		for c := 0; c < k; c += 16 {
-			m := move{dst: unsafe.Add(p, c*lineF32+4*r), src: s, n: n, srcRow: 4 * stride, dstRow: lineF32, mask: maskOf(min(k-c, 16))}
-			if n > 0 {
-				m.src = unsafe.Add(s, 4*(r*stride+c))
+			m := move{
+				dst: unsafe.Add(panel, c*line+4*r), src: unsafe.Add(src, r*srcRow+4*c),
+				n: min(rows-r, 16), srcRow: srcRow, dstRow: line, mask: maskOf(min(k-c, 16)),
 			}
 			m.transpose()
 		}

@@ -1,0 +1,170 @@
+package cpu
+
+import (
+	"fmt"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/r2-reasoner/r2/kernels"
+)
+
+// How products are cut. None of these numbers changes a bit of the result: an accumulator that is put
+// into memory and loaded again is the same accumulator.
+const (
+	cacheRows    = 400 << 10 // bytes of x that stay in the second cache while panels go by
+	cutInputs    = 1536      // more inputs are cut evenly when there is more than one tile
+	widenFrom    = 25        // rows from which a bf16 panel is widened once, before its tiles
+	prefetchFar  = 4096      // bytes ahead of a stream of panels
+	prefetchers  = 4         // tiles that share the prefetch of the next panel
+	longestRun   = 16        // panels of a piece of work
+	worthSharing = 1 << 20   // below, by cost, the caller works alone
+)
+
+// linearTask is out = alpha·x·wᵀ + bias, or out += x·wᵀ.
+type linearTask struct {
+	w                   *weight
+	x, out, bias        unsafe.Pointer
+	rows                int
+	xRow, outRow        int // bytes
+	cutRows, cutK       int // a block of x
+	splits, runs, chunk int // the pieces: splits of the rows × runs of chunk panels
+	next                atomic.Int64
+	d                   *Device
+}
+
+// Linear sets out = x·wᵀ + bias. Each element is one sum from 0, k ascending, one rounding a term; the
+// bias is added to the rounded sum.
+func (d *Device) Linear(out, x kernels.Tensor, w kernels.Weight, bias kernels.Tensor) {
+	if out.Rows != x.Rows || out.Cols != w.Rows || x.Cols != w.Cols || !bias.Zero() && (bias.Rows != 1 || bias.Cols != w.Rows) {
+		panic(fmt.Sprintf("cpu: Linear: out %s, x %s, w %dx%d, bias %s", shape(out), shape(x), w.Rows, w.Cols, shape(bias)))
+	}
+	o, in, wt := floats("Linear", out), floats("Linear", x), weightOf("Linear", w)
+	if d.err != nil || len(o) == 0 || len(in) == 0 {
+		return
+	}
+	t := &d.linear
+	t.d, t.w, t.rows = d, wt, x.Rows
+	t.x, t.xRow = unsafe.Pointer(&in[0]), 4*x.Stride
+	t.out, t.outRow = unsafe.Pointer(&o[0]), 4*out.Stride
+	t.bias = nil
+	if !bias.Zero() {
+		t.bias = unsafe.Pointer(&floats("Linear", bias)[0])
+	}
+	t.plan(d.team.size)
+	t.next.Store(0)
+	if cost(x.Rows, w.Rows*w.Cols) < worthSharing {
+		t.work(0)
+	} else {
+		d.run(t)
+	}
+	t.x, t.out, t.bias, t.w = nil, nil, nil, nil
+}
+
+// cost is what a product of that many rows with a weight of n elements takes, in multiply-adds:
+// reading an element takes as long as some 16 of them.
+func cost(rows, n int) int { return (rows + 16) * n }
+
+// plan cuts the product into blocks and pieces.
+func (t *linearTask) plan(threads int) {
+	k, panels := t.w.cols, t.w.panels()
+	t.cutK, t.cutRows = k, t.rows
+	if t.rows > tileRows && k > cutInputs {
+		t.cutK = ceilDiv(ceilDiv(k, ceilDiv(k, cutInputs)), lanes) * lanes
+	}
+	t.splits = 1
+	if panels < 2*threads { // too few panels for everyone: cut the rows too
+		t.splits = max(1, min(ceilDiv(2*threads, panels), t.rows/(2*tileRows)))
+	}
+	share := ceilDiv(t.rows, t.splits)
+	t.cutRows = share
+	if size := share * t.cutK * 4; size > cacheRows {
+		t.cutRows = ceilDiv(ceilDiv(share, ceilDiv(size, cacheRows)), tileRows) * tileRows
+	}
+	t.chunk = max(1, panels/(8*threads))
+	if t.cutK < k || t.cutRows < share {
+		t.chunk = max(1, min(longestRun, ceilDiv(panels, 2*threads)))
+	}
+	t.runs = ceilDiv(panels, t.chunk)
+}
+
+// work takes pieces until none is left. The next piece is claimed before this one is worked on, so that
+// what is prefetched is what this worker does next.
+func (t *linearTask) work(worker int) {
+	n := t.splits * t.runs
+	for i, j := t.claim(), t.claim(); i < n; i, j = j, t.claim() {
+		following := unsafe.Pointer(nil)
+		if j < n {
+			following = t.w.at(j%t.runs*t.chunk, 0)
+		}
+		s := i / t.runs
+		t.piece(t.rows*s/t.splits, t.rows*(s+1)/t.splits, i%t.runs*t.chunk, following, worker)
+	}
+}
+
+func (t *linearTask) claim() int { return int(t.next.Add(1)) - 1 }
+
+// piece computes rows lo … hi-1 of a run of panels from first on: block by block, every panel of the
+// run over each block. following is the panel that comes after the run, if one does.
+func (t *linearTask) piece(lo, hi, first int, following unsafe.Pointer, worker int) {
+	last := min(first+t.chunk, t.w.panels())
+	for r := lo; r < hi; r += t.cutRows {
+		rows := min(t.cutRows, hi-r)
+		for k := 0; k < t.w.cols; k += t.cutK {
+			for p := first; p < last; p++ {
+				next := following
+				switch {
+				case p+1 < last:
+					next = t.w.at(p+1, k)
+				case k+t.cutK < t.w.cols:
+					next = t.w.at(first, k+t.cutK)
+				case r+t.cutRows < hi:
+					next = t.w.at(first, 0)
+				}
+				t.panel(r, rows, p, k, next, worker)
+			}
+		}
+	}
+}
+
+// panel computes the tiles of some rows with inputs k … k+cutK-1 of panel p.
+func (t *linearTask) panel(r, rows, p, k int, next unsafe.Pointer, worker int) {
+	a := tile{
+		panel: t.w.at(p, k), k: min(t.cutK, t.w.cols-k), line: t.w.line,
+		row: t.xRow, step: 4, outRow: t.outRow,
+		mask: maskOf(t.w.rows - p*lanes), alpha: 1,
+	}
+	if k > 0 {
+		a.start = 1
+	}
+	if t.bias != nil && k+a.k == t.w.cols {
+		a.bias = unsafe.Add(t.bias, p*4*lanes)
+	}
+	size, stream, bf16 := a.k*a.line, a.line/2, t.w.bf16
+	streamed := a.panel
+	if bf16 && rows >= widenFrom {
+		wide := unsafe.Pointer(&t.d.workspace(worker, a.k*lanes)[0])
+		m := move{dst: wide, src: a.panel, n: a.k}
+		m.widen()
+		a.panel, a.line, bf16 = wide, lineF32, false
+	}
+	tiles := ceilDiv(rows, tileRows)
+	spread := min(tiles, prefetchers)
+	for i := range tiles {
+		lo, hi := rows*i/tiles, rows*(i+1)/tiles
+		a.x = unsafe.Add(t.x, (r+lo)*t.xRow+4*k)
+		a.out = unsafe.Add(t.out, (r+lo)*t.outRow+4*lanes*p)
+		switch {
+		case tiles == 1:
+			a.ahead, a.aheadStep = uintptr(streamed)+prefetchFar, stream
+		case i < spread && next != nil:
+			a.ahead, a.aheadStep = uintptr(next)+uintptr(i*size/spread), stream/spread
+		default:
+			a.ahead, a.aheadStep = uintptr(a.panel), 0
+		}
+		if bf16 {
+			a.bf16(hi - lo)
+		} else {
+			a.f32(hi - lo)
+		}
+	}
+}

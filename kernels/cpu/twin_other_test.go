@@ -1,0 +1,6 @@
+//go:build !amd64 || purego
+
+package cpu
+
+// inGo runs f with the Go twins, which are all there is.
+func inGo(f func()) { f() }
