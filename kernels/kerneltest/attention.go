@@ -1,0 +1,296 @@
+package kerneltest
+
+import (
+	"math"
+	"testing"
+
+	k "github.com/r2-reasoner/r2/kernels"
+)
+
+var attentionChecks = []check{
+	{"Attention/values", attentionValues},
+	{"Attention/one answer", attentionLaw},
+	{"Attention/without lse", attentionWithoutLSE},
+	{"Attention/sequence without queries", attentionEmpty},
+	{"AttentionGrad/values", attentionGradValues},
+	{"AttentionGrad/one answer", attentionGradLaw},
+}
+
+// heads is the shape of an attention.
+type heads struct {
+	heads, kv, dim int
+	scale          float32
+}
+
+func (g source) heads() heads {
+	kv, dim := 1+g.IntN(3), []int{2, 8, 16, 20, 32, 33, 64, 80, 128}[g.IntN(9)]
+	return heads{kv * (1 + g.IntN(4)), kv, dim, float32(1 / math.Sqrt(float64(dim)))}
+}
+
+// A sequence is the queries, keys and values of all its positions, and with gradients that of its output.
+type sequence struct{ q, k, v, dout matrix }
+
+func (g source) sequence(h heads, n int) sequence {
+	return sequence{g.floats(n, h.heads*h.dim, 1), g.floats(n, h.kv*h.dim, 1), g.floats(n, h.kv*h.dim, 1), g.floats(n, h.heads*h.dim, 1)}
+}
+
+func (g source) sequences(h heads, n, longest int) (all []sequence) {
+	for range n {
+		all = append(all, g.sequence(h, g.size(1, longest)))
+	}
+	return all
+}
+
+// A piece is the positions from … to-1 of a sequence: its queries in one call.
+type piece struct{ seq, from, to int }
+
+// wholes is each sequence whole, in an order.
+func wholes(seqs []sequence, order []int) (all []piece) {
+	for _, s := range order {
+		all = append(all, piece{s, 0, seqs[s].q.rows})
+	}
+	return all
+}
+
+// stack puts matrices of one width on top of each other.
+func stack(cols int, parts ...matrix) matrix {
+	m := matrix{typ: k.F32, cols: cols}
+	for _, p := range parts {
+		m.rows, m.bits = m.rows+p.rows, append(m.bits, p.bits...)
+		if p.exact != nil {
+			m.exact = append(m.exact, p.exact...)
+		}
+	}
+	return m
+}
+
+// An attending is a call of Attention and the places of its operands.
+type attending struct {
+	*problem
+	out, lse int
+}
+
+// attend makes the problem of the pieces; size is that of a page, or 0 for keys in the pieces' own rows.
+func attend(g source, h heads, seqs []sequence, pieces []piece, size int) attending {
+	p := &problem{}
+	var qs, ks, vs []matrix
+	starts, lengths, most := []int{0}, []int{}, 0
+	for _, c := range pieces {
+		n := c.to - c.from
+		qs = append(qs, seqs[c.seq].q.slice(byRow, c.from, n))
+		ks, vs = append(ks, seqs[c.seq].k), append(vs, seqs[c.seq].v)
+		p.rows, most, p.length = p.rows+n, max(most, n), max(p.length, c.to+h.dim)
+		starts, lengths = append(starts, p.rows), append(lengths, c.to)
+	}
+	a := k.Attn{Heads: h.heads, KVHeads: h.kv, HeadDim: h.dim, Scale: h.scale, PageSize: size, MaxQueries: most}
+	keys, values, pages := stack(h.kv*h.dim, ks...), stack(h.kv*h.dim, vs...), -1
+	if size > 0 {
+		var table matrix
+		keys, values, table = paged(g, h, seqs, pieces, size)
+		pages = p.in(shared, table)
+	}
+	q, key, v := p.in(shared, stack(h.heads*h.dim, qs...)), p.in(shared, keys), p.in(shared, values)
+	s, l := p.in(shared, intsOf(starts...)), p.in(shared, intsOf(lengths...))
+	at := attending{p, p.out(byRow, p.rows, h.heads*h.dim, 1), p.out(byRow, p.rows, h.heads, 1)}
+	p.call = func(be k.Backend, t []k.Tensor, _ []k.Weight) {
+		a := a
+		a.Starts, a.Lengths, a.Pages = t[s], t[l], maybe(t, pages)
+		be.Attention(t[at.out], t[at.lse], t[q], t[key], t[v], a)
+	}
+	return at
+}
+
+// paged lays the keys and values that the pieces may see into shuffled pages; all else is poison, keys
+// of later positions too. Pieces of one sequence share its pages.
+func paged(g source, h heads, seqs []sequence, pieces []piece, size int) (keys, values, table matrix) {
+	need, widest, total := make([]int, len(seqs)), 0, 0
+	for _, c := range pieces {
+		need[c.seq] = max(need[c.seq], c.to)
+	}
+	for _, n := range need {
+		widest, total = max(widest, (n+size-1)/size), total+(n+size-1)/size
+	}
+	spare := g.IntN(4)
+	order, used := g.Perm(total+spare), 0
+	keys = filled(k.F32, len(order)*size, h.kv*h.dim, poison)
+	values, table = filled(k.F32, keys.rows, keys.cols, poison), filled(k.I32, len(pieces), widest+g.IntN(3), poison)
+	for s, n := range need {
+		own := order[used : used+(n+size-1)/size]
+		used += len(own)
+		for j := range n {
+			row := own[j/size]*size + j%size
+			copy(keys.row(row), seqs[s].k.row(j))
+			copy(values.row(row), seqs[s].v.row(j))
+		}
+		for i, c := range pieces {
+			for j := range min(len(own), (c.to+size-1)/size) {
+				if c.seq == s {
+					table.row(i)[j] = uint32(own[j])
+				}
+			}
+		}
+	}
+	return keys, values, table
+}
+
+func attentionValues(t *testing.T, be k.Backend, g source) {
+	for _, longest := range []int{1, 2, 9, 40, 130, 300} {
+		h := g.heads()
+		seqs := g.sequences(h, 1+g.IntN(4), longest)
+		values(t, be, g, attend(g, h, seqs, wholes(seqs, g.Perm(len(seqs))), 0).problem)
+		values(t, be, g, attend(g, h, seqs, wholes(seqs, g.Perm(len(seqs))), g.size(1, 64)).problem)
+	}
+}
+
+// attentionLaw: a position's answer has the same bits alone and in company, from its own rows and through
+// pages, in one prefill, in chunks and in single steps.
+func attentionLaw(t *testing.T, be k.Backend, g source) {
+	for range 4 {
+		h := g.heads()
+		seqs := append(g.sequences(h, 3, 100), g.sequence(h, 1), g.sequence(h, 200))
+		var want []attended
+		for s := range seqs {
+			alone := play(t, be, g, h, seqs, wholes(seqs, []int{s}), 0)
+			want = append(want, alone[0])
+		}
+		same := func(what string, pieces []piece, size int) {
+			t.Helper()
+			for i, got := range play(t, be, g, h, seqs, pieces, size) {
+				c := pieces[i]
+				equalBits(t, got.out, want[c.seq].out.slice(byRow, c.from, c.to-c.from), "positions %d … %d of a sequence %s and alone: out", c.from, c.to-1, what)
+				equalBits(t, got.lse, want[c.seq].lse.slice(byRow, c.from, c.to-c.from), "positions %d … %d of a sequence %s and alone: lse", c.from, c.to-1, what)
+			}
+		}
+		same("packed with others", wholes(seqs, g.Perm(len(seqs))), 0)
+		for _, size := range []int{1, 7, 16, 64, 256} {
+			same("in pages", wholes(seqs, g.Perm(len(seqs))), size)
+			for lo, n := 0, 0; lo < 200; lo += n { // chunks of all sequences beside each other
+				n = 1 + g.IntN(90)
+				var chunk []piece
+				for s, q := range seqs {
+					if end := min(lo+n, q.q.rows); lo < end {
+						chunk = append(chunk, piece{s, lo, end})
+					}
+				}
+				same("in chunks", chunk, size)
+			}
+		}
+		var steps []piece
+		for pos := range 200 {
+			for s, q := range seqs {
+				if pos < q.q.rows && (pos < 3 || g.IntN(10) == 0) {
+					steps = append(steps, piece{s, pos, pos + 1})
+				}
+			}
+		}
+		same("in single steps", steps, g.size(1, 64))
+		for _, c := range steps[:4] {
+			same("in a step alone", []piece{c}, g.size(1, 64))
+		}
+	}
+}
+
+// attentionWithoutLSE: out has the same bits when nobody asks for lse.
+func attentionWithoutLSE(t *testing.T, be k.Backend, g source) {
+	h := g.heads()
+	seqs := g.sequences(h, 3, 90)
+	for _, size := range []int{0, 16} {
+		a := attend(g, h, seqs, wholes(seqs, []int{2, 0, 1}), size)
+		with, call := a.run(t, be, g), a.call
+		a.call = func(be k.Backend, t []k.Tensor, w []k.Weight) {
+			t = append([]k.Tensor(nil), t...)
+			t[a.lse] = k.Tensor{}
+			call(be, t, w)
+		}
+		without := a.run(t, be, g)
+		equalBits(t, without[a.out], with[a.out], "out without lse and with it")
+		equalBits(t, without[a.lse], a.operands[a.lse].matrix, "lse that nobody asked for, after and before")
+	}
+}
+
+// attentionEmpty: a sequence may have no queries in a call.
+func attentionEmpty(t *testing.T, be k.Backend, g source) {
+	h := g.heads()
+	seqs := g.sequences(h, 3, 20)
+	n := seqs[1].q.rows
+	values(t, be, g, attend(g, h, seqs, []piece{{0, 0, 0}, {1, 0, n}, {2, 0, 0}, {2, 0, 0}}, 16).problem)
+}
+
+// An attended piece is Attention's answer for it.
+type attended struct{ out, lse matrix }
+
+// play plays the pieces in one call.
+func play(t *testing.T, be k.Backend, g source, h heads, seqs []sequence, pieces []piece, size int) (parts []attended) {
+	t.Helper()
+	a := attend(g, h, seqs, pieces, size)
+	got := a.run(t, be, g)
+	lo := 0
+	for _, c := range pieces {
+		n := c.to - c.from
+		parts = append(parts, attended{got[a.out].slice(byRow, lo, n), got[a.lse].slice(byRow, lo, n)})
+		lo += n
+	}
+	return parts
+}
+
+// A grading is a call of AttentionGrad and the places of what it adds to.
+type grading struct {
+	*problem
+	dq, dk, dv int
+}
+
+// grade makes the problem of whole sequences; dq, dk and dv hold from when it begins.
+func grade(t *testing.T, g source, h heads, seqs []sequence, order []int, from float64) grading {
+	pieces := wholes(seqs, order)
+	f := attend(g, h, seqs, pieces, 0)
+	ran := f.run(t, oracle(), g)
+	p := &problem{rows: f.rows, length: f.length}
+	var q, key, v, dout []matrix
+	starts, lengths, most := []int{0}, []int{}, 0
+	for _, s := range order {
+		q, key, v, dout = append(q, seqs[s].q), append(key, seqs[s].k), append(v, seqs[s].v), append(dout, seqs[s].dout)
+		n := seqs[s].q.rows
+		starts, lengths, most = append(starts, starts[len(starts)-1]+n), append(lengths, n), max(most, n)
+	}
+	wide, narrow := h.heads*h.dim, h.kv*h.dim
+	held := func(cols int) matrix { return filled(k.F32, f.rows, cols, math.Float32bits(float32(from))) }
+	d := grading{p, p.up(byRow, held(wide), 1), p.up(byRow, held(narrow), 1), p.up(byRow, held(narrow), 1)}
+	do, o, l := p.in(shared, stack(wide, dout...)), p.in(shared, ran[f.out].rounded()), p.in(shared, ran[f.lse].rounded())
+	qi, ki, vi := p.in(shared, stack(wide, q...)), p.in(shared, stack(narrow, key...)), p.in(shared, stack(narrow, v...))
+	si, li := p.in(shared, intsOf(starts...)), p.in(shared, intsOf(lengths...))
+	p.call = func(be k.Backend, t []k.Tensor, _ []k.Weight) {
+		be.AttentionGrad(t[d.dq], t[d.dk], t[d.dv], t[do], t[o], t[l], t[qi], t[ki], t[vi],
+			k.Attn{Heads: h.heads, KVHeads: h.kv, HeadDim: h.dim, Scale: h.scale, Starts: t[si], Lengths: t[li], MaxQueries: most})
+	}
+	return d
+}
+
+// rounded is m without what the oracle knows beyond float32.
+func (m matrix) rounded() matrix { m.exact = nil; return m }
+
+func attentionGradValues(t *testing.T, be k.Backend, g source) {
+	for _, longest := range []int{1, 2, 9, 40, 130, 200} {
+		h := g.heads()
+		seqs := g.sequences(h, 1+g.IntN(4), longest)
+		values(t, be, g, grade(t, g, h, seqs, g.Perm(len(seqs)), g.NormFloat64()).problem)
+	}
+}
+
+// attentionGradLaw: a sequence's gradients have the same bits alone and packed with others.
+func attentionGradLaw(t *testing.T, be k.Backend, g source) {
+	for range 4 {
+		h := g.heads()
+		seqs := append(g.sequences(h, 3, 60), g.sequence(h, 1), g.sequence(h, 120))
+		order := g.Perm(len(seqs))
+		all := grade(t, g, h, seqs, order, 0.5)
+		packed, lo := all.run(t, be, g), 0
+		for _, s := range order {
+			one, n := grade(t, g, h, seqs, []int{s}, 0.5), seqs[s].q.rows
+			alone := one.run(t, be, g)
+			for _, i := range []int{all.dq, all.dk, all.dv} {
+				equalBits(t, alone[i], packed[i].slice(byRow, lo, n), "gradient %d of a sequence of %d alone and packed", i, n)
+			}
+			lo += n
+		}
+	}
+}

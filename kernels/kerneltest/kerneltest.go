@@ -1,0 +1,107 @@
+// Package kerneltest is the conformance suite of kernels.Backend: it plays every operation on a device
+// and on kernels/ref with random shapes and inputs, outputs poisoned and neighbours guarded, and checks
+// the law of one row, one answer bit by bit.
+package kerneltest
+
+import (
+	"hash/fnv"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/r2-reasoner/r2/kernels"
+	"github.com/r2-reasoner/r2/kernels/ref"
+)
+
+// Run checks the device that open opens; open closes it by t.Cleanup. The inputs are new in each run:
+// R2_SEED=n repeats the run that said so.
+func Run(t *testing.T, open func(t *testing.T) kernels.Backend) {
+	test := func(name string, f func(t *testing.T, be kernels.Backend, g source)) {
+		t.Run(name, func(t *testing.T) { f(t, attach(t, open), seeded(t, name)) })
+	}
+	for _, op := range operations {
+		test(op.name+"/values", func(t *testing.T, be kernels.Backend, g source) {
+			for _, rows := range []int{0, 1, 2, 3, 7, 20, 33, 70} {
+				values(t, be, g, op.make(g, rows))
+			}
+		})
+		test(op.name+"/laws", func(t *testing.T, be kernels.Backend, g source) {
+			laws(t, be, g, func(rows int) *problem { return op.make(g, rows) })
+		})
+	}
+	for _, c := range cases {
+		test(c.name, c.check)
+	}
+}
+
+// Same checks that two devices give equal bits: two numbers of threads, or assembly and its twin.
+func Same(t *testing.T, one, other func(t *testing.T) kernels.Backend) {
+	for _, op := range operations {
+		t.Run(op.name, func(t *testing.T) {
+			a, b, g := attach(t, one), attach(t, other), seeded(t, op.name)
+			for _, rows := range []int{1, 7, 130} {
+				p := op.make(g, rows)
+				x, y := p.run(t, a, g), p.run(t, b, g)
+				for i, o := range p.operands {
+					if o.role != input {
+						equalBits(t, x[i], y[i], "operand %d of %d rows on %s and on %s", i, rows, a.Name(), b.Name())
+					}
+				}
+			}
+		})
+	}
+}
+
+// A check is a part of the suite that is not one call of one operation.
+type check struct {
+	name  string
+	check func(t *testing.T, be kernels.Backend, g source)
+}
+
+// cases are the checks that are not of one call.
+var cases = slicesOf(memoryChecks, matrixChecks, attentionChecks, distChecks, specialChecks)
+
+func slicesOf(parts ...[]check) (all []check) {
+	for _, p := range parts {
+		all = append(all, p...)
+	}
+	return all
+}
+
+func attach(t *testing.T, open func(t *testing.T) kernels.Backend) kernels.Backend {
+	be := open(t)
+	runtime.LockOSThread() // whether or not the device asks for it
+	if err := be.Attach(); err != nil {
+		t.Fatalf("attach: %v", err)
+	}
+	t.Cleanup(func() {
+		be.Detach()
+		runtime.UnlockOSThread()
+	})
+	return be
+}
+
+// A source gives random inputs.
+type source struct{ *rand.Rand }
+
+var seed = sync.OnceValue(func() uint64 {
+	if n, err := strconv.ParseUint(os.Getenv("R2_SEED"), 10, 64); err == nil {
+		return n
+	}
+	return uint64(time.Now().UnixNano())
+})
+
+// seeded is the source of one subtest: the same whichever others run.
+func seeded(t *testing.T, name string) source {
+	t.Logf("R2_SEED=%d", seed())
+	h := fnv.New64a()
+	h.Write([]byte(name))
+	return source{rand.New(rand.NewPCG(seed(), h.Sum64()))}
+}
+
+// oracle is the device that all others are measured by.
+func oracle() *ref.Device { return ref.New() }
