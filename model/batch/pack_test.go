@@ -107,7 +107,7 @@ func checkPacked(t *rapid.T, b *Batch, seqs []Sequence) {
 			if w-start+1 != p || b.Positions[w] != p-1 || w >= end || b.Targets[row] != s.Tokens[p] {
 				t.Fatalf("place %d of sequence %d: wanted row %d at position %d with target %d", p, place, w, b.Positions[w], b.Targets[row])
 			}
-			if b.Temperatures != nil && len(b.Temperatures) > 0 && b.Temperatures[row] != temperature(s.Temperature) {
+			if len(b.Temperatures) > 0 && b.Temperatures[row] != temperature(s.Temperature) {
 				t.Fatalf("temperature %v for %v", b.Temperatures[row], s.Temperature)
 			}
 			row++
