@@ -1,0 +1,154 @@
+package model
+
+import (
+	"fmt"
+
+	"github.com/r2-reasoner/r2/kernels"
+)
+
+// gradients is room for the gradients of one layer's activations.
+type gradients struct {
+	x, xn, raw, qkv, att, hn, gateUp, ff, low, last, coef kernels.Tensor
+	scratch                                               kernels.Tensor
+}
+
+func (d *Decoder) gradients(n int, s Size) *gradients {
+	c := &d.Config
+	f := func(rows, cols int) kernels.Tensor { return d.be.New(kernels.F32, rows, cols) }
+	g := &gradients{
+		x: f(n, c.Hidden), xn: f(n, c.Hidden), qkv: f(n, d.qkv), att: f(n, d.q), hn: f(n, c.Hidden),
+		gateUp: f(n, 2*c.FFN), ff: f(n, c.FFN), last: f(s.Slice, c.Hidden), coef: f(s.Wanted, 1), scratch: f(n, c.Hidden),
+	}
+	g.raw = g.qkv
+	if c.QKNorm {
+		g.raw = f(n, d.qkv)
+	}
+	if s.Rank > 0 {
+		g.low = f(n, s.Rank)
+	}
+	return g
+}
+
+func (g gradients) rows(n int) *gradients {
+	for _, t := range []*kernels.Tensor{&g.x, &g.xn, &g.raw, &g.qkv, &g.att, &g.hn, &g.gateUp, &g.ff, &g.low, &g.scratch} {
+		if !t.Zero() {
+			*t = t.Slice(0, n)
+		}
+	}
+	return &g
+}
+
+// linearGrad adds to dx the gradient through l, and to l's own gradients where it is trained.
+func (d *Decoder) linearGrad(dx, dout, x kernels.Tensor, l linear) {
+	if !l.w.Zero() {
+		d.be.LinearGrad(dx, dout, l.w)
+		return
+	}
+	d.be.MatMul(dx, dout, l.t, kernels.Gemm{Alpha: 1, Accumulate: true})
+	d.be.MatMul(l.grad, dout, x, kernels.Gemm{TransA: true, Alpha: 1, Accumulate: true})
+	if !l.bias.t.Zero() {
+		d.be.SumRows(l.bias.grad, dout)
+	}
+}
+
+// adaptGrad adds to dx the gradient through adapt, and to the pair's gradients theirs. out += s·x·Aᵀ·Bᵀ,
+// so dB += doutᵀ·(s·x·Aᵀ), dA += (s·dout·B)ᵀ·x, dx += (s·dout·B)·A.
+func (p *Pass) adaptGrad(dx, dout, x kernels.Tensor, layer, site int, g *gradients, into *Grads) {
+	if into.ad == nil {
+		return
+	}
+	pair, grad := into.ad.sites[layer*sites+site], into.sites[layer*sites+site]
+	if pair.A.Zero() {
+		return
+	}
+	be, r := p.d.be, pair.A.Rows
+	low, dlow := p.act.low.Columns(0, r), g.low.Columns(0, r)
+	be.MatMul(low, x, pair.A, kernels.Gemm{TransB: true, Alpha: pair.Scale})
+	be.MatMul(grad.B, dout, low, kernels.Gemm{TransA: true, Alpha: 1, Accumulate: true})
+	be.MatMul(dlow, dout, pair.B, kernels.Gemm{Alpha: pair.Scale})
+	be.MatMul(grad.A, dlow, x, kernels.Gemm{TransA: true, Alpha: 1, Accumulate: true})
+	be.MatMul(dx, dlow, pair.A, kernels.Gemm{Alpha: 1, Accumulate: true})
+}
+
+// blockGrad turns g.x from the gradient of layer i's output into that of its input x. It runs the
+// layer forward again, so only x need have been kept.
+func (p *Pass) blockGrad(i int, x kernels.Tensor, g *gradients, into *Grads) {
+	d, be, l, a, eps := p.d, p.d.be, &p.d.layers[i], &p.act, float32(p.d.Config.Eps)
+	be.Copy(g.scratch, x)
+	p.block(i, g.scratch)
+	for _, t := range []kernels.Tensor{g.xn, g.raw, g.qkv, g.att, g.hn, g.gateUp, g.ff} {
+		be.Fill(t, 0)
+	}
+
+	gate, up := d.halves(a.gateUp)
+	dgate, dup := d.halves(g.gateUp)
+	d.linearGrad(g.ff, g.x, a.ff, l.down)
+	p.adaptGrad(g.ff, g.x, a.ff, i, siteDown, g, into)
+	be.SwiGLUGrad(dgate, dup, g.ff, gate, up)
+	d.linearGrad(g.hn, g.gateUp, a.hn, l.gateUp)
+	p.adaptGrad(g.hn, dgate, a.hn, i, siteGate, g, into)
+	p.adaptGrad(g.hn, dup, a.hn, i, siteUp, g, into)
+	be.RMSNormGrad(g.x, l.ffnNorm.grad, g.hn, a.mid, l.ffnNorm.t, eps)
+
+	q, k, _ := d.columns(a.qkv)
+	rawQ, rawK, v := d.columns(a.raw)
+	dq, dk, _ := d.columns(g.qkv)
+	drawQ, drawK, dv := d.columns(g.raw)
+	rot := kernels.Rotary{HeadDim: d.Config.HeadDim, Table: d.rope, Inverse: true}
+	pos := p.pos.Slice(0, x.Rows)
+	d.linearGrad(g.att, g.x, a.att, l.o)
+	p.adaptGrad(g.att, g.x, a.att, i, siteO, g, into)
+	be.AttentionGrad(dq, dk, dv, g.att, a.att, a.lse, q, k, v, p.attn())
+	be.RoPE(dq, pos, rot)
+	be.RoPE(dk, pos, rot)
+	if d.Config.QKNorm {
+		be.RMSNormGrad(drawQ, l.qNorm.grad, dq, rawQ, l.qNorm.t, eps)
+		be.RMSNormGrad(drawK, l.kNorm.grad, dk, rawK, l.kNorm.t, eps)
+	}
+	d.linearGrad(g.xn, g.raw, a.xn, l.qkv)
+	p.adaptGrad(g.xn, drawQ, a.xn, i, siteQ, g, into)
+	p.adaptGrad(g.xn, drawK, a.xn, i, siteK, g, into)
+	p.adaptGrad(g.xn, dv, a.xn, i, siteV, g, into)
+	be.RMSNormGrad(g.x, l.attnNorm.grad, g.xn, x, l.attnNorm.t, eps)
+}
+
+// Backward adds to into the gradient of Σ coef·logp over the wanted rows of the batch that Forward and
+// LogProbs have just run. The batch must have no cache, and one adapter: the one of into.
+func (p *Pass) Backward(coef []float32, into *Grads) error {
+	if p.g == nil || p.kv != nil {
+		return fmt.Errorf("model: this pass was not made to train")
+	}
+	if len(coef) != len(p.b.Want) {
+		return fmt.Errorf("model: %d coefficients for %d wanted rows", len(coef), len(p.b.Want))
+	}
+	for s := range p.b.Adapters {
+		if ad, _ := p.run(s); ad != into.ad {
+			return fmt.Errorf("model: sequence %d is not of the adapter whose gradients are asked for", s)
+		}
+	}
+	if len(coef) == 0 {
+		return nil
+	}
+	d, be := p.d, p.d.be
+	g := p.g.rows(p.act.x.Rows)
+	be.Write(g.coef.Slice(0, len(coef)), floatBytes(coef))
+	be.Fill(g.xn, 0)
+	p.Slices(func(i, n int, logits kernels.Tensor, dist kernels.Dist) {
+		lse := p.act.lpLSE.Slice(i, n)
+		be.LogProbGrad(logits, logits, lse, p.targets.Slice(i, n), g.coef.Slice(i, n), dist)
+		p.held = -1 // logits hold their gradient now
+		dlast := g.last.Slice(0, n)
+		be.Fill(dlast, 0)
+		d.linearGrad(dlast, logits, p.act.last.Slice(0, n), d.head)
+		be.Scatter(g.xn, dlast, p.want.Slice(i, n))
+	})
+	be.Fill(g.x, 0)
+	be.RMSNormGrad(g.x, d.norm.grad, g.xn, p.act.x, d.norm.t, float32(d.Config.Eps))
+	for i := len(d.layers) - 1; i >= 0; i-- {
+		p.blockGrad(i, p.trace[i].Slice(0, p.act.x.Rows), g, into)
+	}
+	if !d.embed.grad.Zero() {
+		be.ScatterAdd(d.embed.grad, g.x, p.ids.Slice(0, p.act.x.Rows))
+	}
+	return be.Sync()
+}

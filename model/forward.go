@@ -1,0 +1,160 @@
+package model
+
+import (
+	"github.com/r2-reasoner/r2/kernels"
+)
+
+// columns splits rows of queries, keys and values.
+func (d *Decoder) columns(t kernels.Tensor) (q, k, v kernels.Tensor) {
+	return t.Columns(0, d.q), t.Columns(d.q, d.kv), t.Columns(d.q+d.kv, d.kv)
+}
+
+// halves splits rows of gate and up.
+func (d *Decoder) halves(t kernels.Tensor) (gate, up kernels.Tensor) {
+	n := d.Config.FFN
+	return t.Columns(0, n), t.Columns(n, n)
+}
+
+// linear sets out to x through l.
+func (d *Decoder) linear(out, x kernels.Tensor, l linear) {
+	if l.w.Zero() {
+		d.be.MatMul(out, x, l.t, kernels.Gemm{TransB: true, Alpha: 1, Bias: l.bias.t})
+		return
+	}
+	d.be.Linear(out, x, l.w, l.bias.t)
+}
+
+// adapt adds to out, which holds a projection of x, what each sequence's adapter adds to it:
+// scale·x·Aᵀ·Bᵀ (Hu et al. 2021).
+func (p *Pass) adapt(out, x kernels.Tensor, layer, site int) {
+	be := p.d.be
+	for s := 0; s < p.b.Sequences(); {
+		ad, end := p.run(s)
+		if ad != nil {
+			if pair := ad.sites[layer*sites+site]; !pair.A.Zero() {
+				i := int(p.b.Starts[s])
+				n := int(p.b.Starts[end]) - i
+				low := p.act.low.Slice(i, n).Columns(0, pair.A.Rows)
+				be.MatMul(low, x.Slice(i, n), pair.A, kernels.Gemm{TransB: true, Alpha: pair.Scale})
+				be.MatMul(out.Slice(i, n), low, pair.B, kernels.Gemm{TransB: true, Alpha: 1, Accumulate: true})
+			}
+		}
+		s = end
+	}
+}
+
+// run is the adapter of sequence s, and the end of the sequences that share it.
+func (p *Pass) run(s int) (*Adapter, int) {
+	if len(p.b.Adapters) == 0 {
+		return nil, p.b.Sequences()
+	}
+	a, end := p.b.Adapters[s], s+1
+	for end < len(p.b.Adapters) && p.b.Adapters[end] == a {
+		end++
+	}
+	if a == 0 {
+		return nil, end
+	}
+	return p.ads[a], end
+}
+
+// block replaces the residual stream x by layer i's output.
+func (p *Pass) block(i int, x kernels.Tensor) {
+	d, be, l, a, eps := p.d, p.d.be, &p.d.layers[i], &p.act, float32(p.d.Config.Eps)
+
+	be.RMSNorm(a.xn, x, l.attnNorm.t, eps)
+	d.linear(a.raw, a.xn, l.qkv)
+	rawQ, rawK, v := d.columns(a.raw)
+	p.adapt(rawQ, a.xn, i, siteQ)
+	p.adapt(rawK, a.xn, i, siteK)
+	p.adapt(v, a.xn, i, siteV)
+	q, k, _ := d.columns(a.qkv)
+	if d.Config.QKNorm {
+		be.RMSNorm(q, rawQ, l.qNorm.t, eps)
+		be.RMSNorm(k, rawK, l.kNorm.t, eps)
+	}
+	rot := kernels.Rotary{HeadDim: d.Config.HeadDim, Table: d.rope}
+	pos := p.pos.Slice(0, x.Rows)
+	be.RoPE(q, pos, rot)
+	be.RoPE(k, pos, rot)
+	if p.kv != nil {
+		slots := p.slots.Slice(0, x.Rows)
+		be.Scatter(p.kv.k[i], k, slots)
+		be.Scatter(p.kv.v[i], v, slots)
+		k, v = p.kv.k[i], p.kv.v[i]
+	}
+	be.Attention(a.att, a.lse, q, k, v, p.attn())
+	d.linear(a.h, a.att, l.o)
+	p.adapt(a.h, a.att, i, siteO)
+	be.Add(a.mid, x, a.h)
+
+	be.RMSNorm(a.hn, a.mid, l.ffnNorm.t, eps)
+	d.linear(a.gateUp, a.hn, l.gateUp)
+	gate, up := d.halves(a.gateUp)
+	p.adapt(gate, a.hn, i, siteGate)
+	p.adapt(up, a.hn, i, siteUp)
+	be.SwiGLU(a.ff, gate, up)
+	d.linear(a.h, a.ff, l.down)
+	p.adapt(a.h, a.ff, i, siteDown)
+	be.Add(x, a.mid, a.h)
+}
+
+// Forward runs the loaded batch, filling the cache where there is one.
+func (p *Pass) Forward() {
+	d, be, a := p.d, p.d.be, &p.act
+	ids := p.ids.Slice(0, a.x.Rows)
+	if d.embed.w.Zero() {
+		be.Gather(a.x, d.embed.t, ids)
+	} else {
+		be.Embed(a.x, d.embed.w, ids)
+	}
+	for i := range d.layers {
+		if p.trace != nil {
+			be.Copy(p.trace[i].Slice(0, a.x.Rows), a.x)
+		}
+		p.block(i, a.x)
+	}
+	be.RMSNorm(a.xn, a.x, d.norm.t, float32(d.Config.Eps))
+	p.held = -1
+}
+
+// Slices calls f for consecutive wanted rows i … i+n-1, with their logits and the distribution they
+// stand for. The logits are the same tensor each time.
+func (p *Pass) Slices(f func(i, n int, logits kernels.Tensor, dist kernels.Dist)) {
+	for i := 0; i < len(p.b.Want); i += p.size.Slice {
+		n := min(p.size.Slice, len(p.b.Want)-i)
+		f(i, n, p.head(i, n), p.dist(i, n))
+	}
+}
+
+// head gives the logits of wanted rows i … i+n-1; those held already are not computed again.
+func (p *Pass) head(i, n int) kernels.Tensor {
+	last, logits := p.act.last.Slice(0, n), p.act.logits.Slice(0, n)
+	if p.held != i {
+		p.d.be.Gather(last, p.act.xn, p.want.Slice(i, n))
+		p.d.linear(logits, last, p.d.head)
+		p.held = i
+	}
+	return logits
+}
+
+// LogProbs sets dst to the log-probability of each wanted row's target.
+func (p *Pass) LogProbs(dst []float32) error {
+	n := len(p.b.Want)
+	if n == 0 {
+		return p.d.be.Sync()
+	}
+	p.Slices(func(i, n int, logits kernels.Tensor, dist kernels.Dist) {
+		p.d.be.LogProb(p.act.lp.Slice(i, n), p.act.lpLSE.Slice(i, n), logits, p.targets.Slice(i, n), dist)
+	})
+	p.raw = p.raw[:0]
+	p.raw = append(p.raw, make([]byte, 4*n)...)
+	if err := p.d.be.Read(p.raw, p.act.lp.Slice(0, n)); err != nil {
+		return p.Explain(err)
+	}
+	copy(dst, bytesFloats(p.raw))
+	return nil
+}
+
+// Targets are the targets of wanted rows i … i+n-1, on the device.
+func (p *Pass) Targets(i, n int) kernels.Tensor { return p.targets.Slice(i, n) }

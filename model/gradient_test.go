@@ -1,0 +1,129 @@
+package model_test
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/r2-reasoner/r2/kernels"
+	"github.com/r2-reasoner/r2/kernels/ref"
+	"github.com/r2-reasoner/r2/model"
+	"github.com/r2-reasoner/r2/model/batch"
+	"github.com/r2-reasoner/r2/model/modeltest"
+	"github.com/r2-reasoner/r2/weights"
+)
+
+// The gradient of Σ coef·logp by every weight (all biases and norms too), and by every element of an
+// adapter, is a central difference's, in float64.
+func TestGradientIsFiniteDifference(t *testing.T) {
+	for _, full := range []bool{true, false} {
+		for _, arch := range []string{"qwen2", "qwen3", "llama"} {
+			src := modeltest.Tiny(arch, 7)
+			src.Config.OutBias, src.Config.MLPBias = arch == "llama", arch == "llama"
+			src.Config.QKVBias = arch != "qwen3"
+			be := ref.New()
+			d, err := model.Load(be, src.Config, src, model.Options{Train: full, Context: 64})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var ad *model.Adapter
+			if !full {
+				ad = randomAdapter(t, d, 3)
+			}
+			worst := finiteDifference(t, be, d, ad)
+			t.Logf("%s full=%v: worst relative difference %.1e", arch, full, worst)
+			if !(worst < 1e-6) {
+				t.Errorf("%s full=%v: worst relative difference %.1e", arch, full, worst)
+			}
+		}
+	}
+}
+
+// randomAdapter has pairs on all projections, B not zero.
+func randomAdapter(t *testing.T, d *model.Decoder, seed uint64) *model.Adapter {
+	t.Helper()
+	cfg := weights.AdapterConfig{R: 3, Alpha: 6, Targets: weights.Targets{Names: model.Modules()}}
+	a, err := model.RandomAdapter(d.Config, cfg, seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rng := rand.New(rand.NewPCG(seed, 1))
+	for _, p := range a.Pairs {
+		for i := range p.B {
+			p.B[i] = float32(rng.NormFloat64()) / 4
+		}
+	}
+	ad, err := d.LoadAdapter(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ad
+}
+
+func finiteDifference(t *testing.T, be kernels.Backend, d *model.Decoder, ad *model.Adapter) (worst float64) {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(1, 2))
+	b := twoSequences(ad != nil)
+	coef := make([]float32, len(b.Want))
+	for i := range coef {
+		coef[i] = float32(rng.NormFloat64())
+	}
+	p := d.NewPass(model.Size{Tokens: 16, Sequences: 2, Wanted: 16, Slice: 3, Rank: 3, Train: true})
+	loss := func() (s float64) {
+		if err := p.Load(b, []*model.Adapter{nil, ad}, nil); err != nil {
+			t.Fatal(err)
+		}
+		p.Forward()
+		i := 0
+		p.Slices(func(_, n int, logits kernels.Tensor, dist kernels.Dist) {
+			lp, lse := be.New(kernels.F32, n, 1), be.New(kernels.F32, n, 1)
+			be.LogProb(lp, lse, logits, p.Targets(i, n), dist)
+			for r := range n {
+				s += float64(coef[i]) * ref.Row(lp, r)[0]
+				i++
+			}
+		})
+		return s
+	}
+	loss()
+	lp := make([]float32, len(coef))
+	if err := p.LogProbs(lp); err != nil {
+		t.Fatal(err)
+	}
+	g, err := d.NewGrads(ad)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Backward(coef, g); err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range g.Params() {
+		for range 6 {
+			r, c := rng.IntN(q.W.Rows), rng.IntN(q.W.Cols)
+			const h = 1e-5
+			at := &ref.Row(q.W, r)[c]
+			old := *at
+			*at = old + h
+			up := loss()
+			*at = old - h
+			down := loss()
+			*at = old
+			want, got := (up-down)/(2*h), ref.Row(q.G, r)[c]
+			worst = max(worst, math.Abs(want-got)/(1+math.Abs(want)))
+		}
+	}
+	return worst
+}
+
+func twoSequences(adapted bool) *batch.Batch {
+	var b batch.Batch
+	seqs := []batch.Sequence{
+		{Tokens: []int32{3, 1, 4, 1, 5, 9}, Predict: []int32{2, 3, 4, 5}, Temperature: 0.7},
+		{Tokens: []int32{2, 7, 1, 8, 2, 8, 1}, Predict: []int32{1, 2, 3, 5, 6}},
+	}
+	batch.Pack(&b, seqs, 100)
+	if adapted {
+		b.Adapters = []int32{1, 1}
+	}
+	return &b
+}

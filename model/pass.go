@@ -1,0 +1,221 @@
+package model
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+
+	"github.com/r2-reasoner/r2/kernels"
+	"github.com/r2-reasoner/r2/model/batch"
+)
+
+// A Size is the most that a Pass makes room for.
+type Size struct {
+	Tokens    int // of all sequences of a batch
+	Sequences int
+	Wanted    int // rows whose distribution is needed
+	Slice     int // rows of logits held at a time; 0: min(Wanted, 64)
+	Pages     int // of one sequence; 0 without a cache
+	PageSize  int
+	Rank      int // of an adapter
+	Masks     bool
+	Train     bool // Backward
+}
+
+// A Pass runs batches through a decoder: room on the device, made once, for one batch of at most its
+// Size and for the activations of one layer. It allocates nothing afterwards.
+type Pass struct {
+	d    *Decoder
+	size Size
+	b    *batch.Batch
+	ads  []*Adapter
+	kv   *Cache
+
+	ids, pos, want, targets, slots kernels.Tensor
+	starts, lengths, pages         kernels.Tensor
+	temperature, mask              kernels.Tensor
+	room                           activations
+	act                            activations // the rows of room the batch fills
+	trace                          []kernels.Tensor
+	g                              *gradients // nil without Train
+	raw                            []byte
+	held                           int // first wanted row whose logits are held; -1: none
+}
+
+// activations are those of one layer, a row a token; last and logits have a row for each wanted row.
+type activations struct {
+	x, xn, raw, qkv, att, lse, h, mid, hn, gateUp, ff, low kernels.Tensor
+	last, logits, lp, lpLSE                                kernels.Tensor
+}
+
+// NewPass makes room for batches.
+func (d *Decoder) NewPass(s Size) *Pass {
+	if s.Slice == 0 {
+		s.Slice = min(s.Wanted, 64)
+	}
+	p := &Pass{d: d, size: s, held: -1}
+	n, c := s.Tokens, &d.Config
+	ints := func(rows, cols int) kernels.Tensor { return d.be.New(kernels.I32, rows, cols) }
+	p.ids, p.pos, p.slots = ints(n, 1), ints(n, 1), ints(n, 1)
+	p.want, p.targets = ints(s.Wanted, 1), ints(s.Wanted, 1)
+	p.starts, p.lengths = ints(s.Sequences+1, 1), ints(s.Sequences, 1)
+	if s.Pages > 0 {
+		p.pages = ints(s.Sequences, s.Pages)
+	}
+	p.temperature = d.be.New(kernels.F32, s.Wanted, 1)
+	if s.Masks {
+		p.mask = ints(s.Wanted, maskWords(c.Vocab))
+	}
+	p.room = d.activations(n, s)
+	if s.Train {
+		for range d.layers {
+			p.trace = append(p.trace, d.be.New(kernels.F32, n, c.Hidden))
+		}
+		p.g = d.gradients(n, s)
+	}
+	return p
+}
+
+func maskWords(vocab int) int { return (vocab + 31) / 32 }
+
+func (d *Decoder) activations(n int, s Size) activations {
+	c := &d.Config
+	f := func(rows, cols int) kernels.Tensor { return d.be.New(kernels.F32, rows, cols) }
+	a := activations{
+		x: f(n, c.Hidden), xn: f(n, c.Hidden), qkv: f(n, d.qkv), att: f(n, d.q), lse: f(n, c.Heads),
+		h: f(n, c.Hidden), mid: f(n, c.Hidden), hn: f(n, c.Hidden), gateUp: f(n, 2*c.FFN), ff: f(n, c.FFN),
+		last: f(s.Slice, c.Hidden), logits: f(s.Slice, c.Vocab), lp: f(s.Wanted, 1), lpLSE: f(s.Wanted, 1),
+	}
+	a.raw = a.qkv
+	if c.QKNorm {
+		a.raw = f(n, d.qkv)
+	}
+	if s.Rank > 0 {
+		a.low = f(n, s.Rank)
+	}
+	return a
+}
+
+// rows are the views of the first n rows.
+func (a activations) rows(n int) activations {
+	for _, t := range []*kernels.Tensor{&a.x, &a.xn, &a.raw, &a.qkv, &a.att, &a.lse, &a.h, &a.mid, &a.hn, &a.gateUp, &a.ff, &a.low} {
+		if !t.Zero() {
+			*t = t.Slice(0, n)
+		}
+	}
+	return a
+}
+
+// Load takes a batch to the device. ads are the adapters that b.Adapters number; entry 0 is not used.
+func (p *Pass) Load(b *batch.Batch, ads []*Adapter, kv *Cache) error {
+	s := p.size
+	if len(b.Tokens) > s.Tokens || b.Sequences() > s.Sequences || len(b.Want) > s.Wanted {
+		return fmt.Errorf("model: batch of %d tokens, %d sequences, %d wanted rows exceeds the room for %d, %d, %d",
+			len(b.Tokens), b.Sequences(), len(b.Want), s.Tokens, s.Sequences, s.Wanted)
+	}
+	if b.Masks != nil && len(b.Masks) > 0 && !s.Masks {
+		return fmt.Errorf("model: batch with masks, but there is no room for them")
+	}
+	for _, q := range b.Positions {
+		if int(q) >= p.d.Context {
+			return fmt.Errorf("model: position %d is beyond the context of %d", q, p.d.Context)
+		}
+	}
+	p.b, p.ads, p.kv, p.held = b, ads, kv, -1
+	p.act = p.room.rows(len(b.Tokens))
+	p.write(p.ids, b.Tokens)
+	p.write(p.pos, b.Positions)
+	p.write(p.want, b.Want)
+	p.write(p.starts, b.Starts)
+	p.write(p.lengths, b.Lengths)
+	if len(b.Targets) > 0 {
+		p.write(p.targets, b.Targets)
+	}
+	if kv != nil {
+		p.write(p.slots, b.Slots)
+		for i, pages := range b.Pages {
+			p.write(p.pages.Slice(i, 1).Columns(0, len(pages)), pages)
+		}
+	}
+	p.loadDist(b)
+	return nil
+}
+
+func (p *Pass) loadDist(b *batch.Batch) {
+	if len(b.Temperatures) > 0 {
+		p.raw = p.raw[:0]
+		for _, t := range b.Temperatures {
+			p.raw = binary.LittleEndian.AppendUint32(p.raw, math.Float32bits(t))
+		}
+		p.d.be.Write(p.temperature.Slice(0, len(b.Temperatures)), p.raw)
+	}
+	if len(b.Masks) > 0 {
+		p.raw = p.raw[:0]
+		for _, w := range b.Masks {
+			p.raw = binary.LittleEndian.AppendUint32(p.raw, w)
+		}
+		p.d.be.Write(p.mask.Slice(0, len(b.Want)), p.raw)
+	}
+}
+
+// write puts v into the first len(v) elements of t, a column or a row.
+func (p *Pass) write(t kernels.Tensor, v []int32) {
+	if len(v) == 0 {
+		return
+	}
+	p.raw = p.raw[:0]
+	for _, x := range v {
+		p.raw = binary.LittleEndian.AppendUint32(p.raw, uint32(x))
+	}
+	if t.Rows > 1 {
+		t = t.Slice(0, len(v))
+	}
+	p.d.be.Write(t, p.raw)
+}
+
+// attn describes the batch's attention.
+func (p *Pass) attn() kernels.Attn {
+	c := &p.d.Config
+	n := p.b.Sequences()
+	a := kernels.Attn{
+		Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim, Scale: float32(1 / math.Sqrt(float64(c.HeadDim))),
+		Starts: p.starts.Slice(0, n+1), Lengths: p.lengths.Slice(0, n),
+	}
+	for i := range n {
+		a.MaxQueries = max(a.MaxQueries, int(p.b.Starts[i+1]-p.b.Starts[i]))
+	}
+	if p.kv != nil {
+		a.Pages, a.PageSize = p.pages.Slice(0, n), p.size.PageSize
+	}
+	return a
+}
+
+// dist is the distribution of wanted rows i … i+n-1.
+func (p *Pass) dist(i, n int) (d kernels.Dist) {
+	if len(p.b.Temperatures) > 0 {
+		d.Temperature = p.temperature.Slice(i, n)
+	}
+	if len(p.b.Masks) > 0 {
+		d.Mask = p.mask.Slice(i, n)
+	}
+	return d
+}
+
+// A Cache is the keys and values of every layer, in pages of PageSize rows.
+type Cache struct {
+	Pages, PageSize int
+	k, v            []kernels.Tensor
+}
+
+// NewCache makes a cache of pages × pageSize positions.
+func (d *Decoder) NewCache(pages, pageSize int) *Cache {
+	c := &Cache{Pages: pages, PageSize: pageSize}
+	for range d.layers {
+		c.k = append(c.k, d.be.New(kernels.F32, pages*pageSize, d.kv))
+		c.v = append(c.v, d.be.New(kernels.F32, pages*pageSize, d.kv))
+	}
+	return c
+}
+
+// CacheBytes is what one position takes.
+func (d *Decoder) CacheBytes() int { return len(d.layers) * 2 * d.kv * 4 }

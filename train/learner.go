@@ -1,0 +1,142 @@
+// Package train holds what SFT and GRPO share: the learner (what is trained, its gradients and its
+// moments), the schedule of the learning rate, and checkpoints.
+package train
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/r2-reasoner/r2/kernels"
+	"github.com/r2-reasoner/r2/model"
+	"github.com/r2-reasoner/r2/model/batch"
+)
+
+// Optimizer is AdamW's constants (Loshchilov and Hutter 2019), as in PyTorch. Clip is the largest
+// norm of all gradients together; 0 does not clip. Norm weights and biases are not decayed.
+type Optimizer struct {
+	Beta1, Beta2, Eps, Decay, Clip float32
+}
+
+// A Learner trains one adapter over a frozen decoder, or all weights of a decoder loaded to be
+// trained. It uses the device between Attach and Detach of whoever calls it.
+type Learner struct {
+	Optimizer Optimizer
+	Step      int // updates taken
+
+	dec    *model.Decoder
+	ad     *model.Adapter
+	ref    *model.Adapter // nil: the base
+	pass   *model.Pass
+	grads  *model.Grads
+	params []model.Param
+	m, v   []kernels.Tensor
+	sums   kernels.Tensor // 1 × params
+	logp   []float32
+	sumRaw []byte
+}
+
+// New makes a learner of ad, or of the decoder's own weights when ad is nil. ref is the adapter of the
+// reference policy; nil is the base. size is the largest batch it will be given; Train is set here.
+func New(dec *model.Decoder, ad, ref *model.Adapter, size model.Size, o Optimizer) (*Learner, error) {
+	grads, err := dec.NewGrads(ad)
+	if err != nil {
+		return nil, err
+	}
+	size.Train = true
+	if ad != nil {
+		size.Rank = max(size.Rank, ad.Rank)
+	}
+	if ref != nil {
+		size.Rank = max(size.Rank, ref.Rank)
+	}
+	l := &Learner{Optimizer: o, dec: dec, ad: ad, ref: ref, grads: grads, params: grads.Params()}
+	be := dec.Backend()
+	for _, p := range l.params {
+		l.m = append(l.m, be.New(kernels.F32, p.W.Rows, p.W.Cols))
+		l.v = append(l.v, be.New(kernels.F32, p.W.Rows, p.W.Cols))
+	}
+	l.sums = be.New(kernels.F32, 1, len(l.params))
+	l.sumRaw = make([]byte, 4*len(l.params))
+	l.pass = dec.NewPass(size)
+	l.logp = make([]float32, size.Wanted)
+	return l, be.Sync()
+}
+
+// Decoder is what is trained, or what the adapter is trained over.
+func (l *Learner) Decoder() *model.Decoder { return l.dec }
+
+// Adapter is the adapter in training, or nil.
+func (l *Learner) Adapter() *model.Adapter { return l.ad }
+
+// LogProbs gives the log-probability of each wanted row's target under the policy in training. The
+// result is valid until the next call; Backward is of this batch.
+func (l *Learner) LogProbs(b *batch.Batch) ([]float32, error) { return l.logProbs(b, l.ad) }
+
+// Reference gives the same under the reference policy.
+func (l *Learner) Reference(b *batch.Batch) ([]float32, error) { return l.logProbs(b, l.ref) }
+
+func (l *Learner) logProbs(b *batch.Batch, ad *model.Adapter) ([]float32, error) {
+	b.Adapters = b.Adapters[:0]
+	if ad != nil {
+		for range b.Sequences() {
+			b.Adapters = append(b.Adapters, 1)
+		}
+	}
+	if err := l.pass.Load(b, []*model.Adapter{nil, ad}, nil); err != nil {
+		return nil, err
+	}
+	l.pass.Forward()
+	err := l.pass.LogProbs(l.logp[:len(b.Want)])
+	return l.logp[:len(b.Want)], err
+}
+
+// Backward adds the gradient of Σ coef·logp over the wanted rows of the last batch.
+func (l *Learner) Backward(coef []float32) error { return l.pass.Backward(coef, l.grads) }
+
+// Update takes one optimizer step at learning rate lr and clears the gradients. norm is that of all
+// gradients before clipping. A gradient that is not finite is an error that names its tensor, and
+// changes nothing.
+func (l *Learner) Update(lr float32) (norm float32, err error) {
+	norm, err = l.norm()
+	if err != nil {
+		return norm, err
+	}
+	l.Step++
+	o := l.Optimizer
+	step := kernels.Adam{LR: lr, Beta1: o.Beta1, Beta2: o.Beta2, Eps: o.Eps, Scale: 1, Step: l.Step}
+	if o.Clip > 0 {
+		step.Scale = float32(min(1, float64(o.Clip)/(float64(norm)+1e-6))) // as torch.nn.utils.clip_grad_norm_
+	}
+	for i, p := range l.params {
+		step.Decay = o.Decay
+		if p.OneD {
+			step.Decay = 0
+		}
+		l.dec.Backend().AdamW(p.W, l.m[i], l.v[i], p.G, step)
+	}
+	l.grads.Zero()
+	return norm, l.dec.Backend().Sync()
+}
+
+// norm is the norm of all gradients together.
+func (l *Learner) norm() (float32, error) {
+	be := l.dec.Backend()
+	for i, p := range l.params {
+		be.SumSquares(l.sums.Columns(i, 1), p.G)
+	}
+	if err := be.Read(l.sumRaw, l.sums); err != nil {
+		return 0, err
+	}
+	total := 0.0
+	for i, p := range l.params {
+		s := float64(float32At(l.sumRaw, i))
+		if math.IsNaN(s) || math.IsInf(s, 0) {
+			return float32(s), fmt.Errorf("gradient of %s is not finite at step %d; nothing was updated", p.Name, l.Step+1)
+		}
+		total += s
+	}
+	return float32(math.Sqrt(total)), nil
+}
+
+// Discard forgets the gradients added since the last update.
+func (l *Learner) Discard() { l.grads.Zero() }
