@@ -183,3 +183,42 @@ func (s *scenario) compare(c Config, r result) (loss, grad, metric float64) {
 	}
 	return math.Abs(sum.Loss - r.Value), grad, metric
 }
+
+// The log-probabilities here are those of a real model's completions.
+func TestEndToEndLossMatchesTRL(t *testing.T) {
+	var e struct {
+		Advantages []float64
+		LogP       [][]float64 `json:"logp"`
+		Old        [][]float64 `json:"old_logp"`
+		Ref        [][]float64 `json:"ref_logp"`
+		Items      int         `json:"num_items_in_batch"`
+		Results    []struct {
+			Loss        Kind    `json:"loss_type"`
+			Beta        float64 `json:"beta"`
+			Epsilon     float64 `json:"epsilon"`
+			EpsilonHigh float64 `json:"epsilon_high"`
+			Value       float64 `json:"loss"`
+		}
+	}
+	data, err := os.ReadFile(modeltest.Shared(t, "goldens", "grpo", "end_to_end.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(data, &e); err != nil {
+		t.Fatal(err)
+	}
+	worst := 0.0
+	for _, r := range e.Results {
+		c := Config{Loss: r.Loss, EpsilonLow: r.Epsilon, EpsilonHigh: r.EpsilonHigh, KL: r.Beta}
+		sum := 0.0
+		for i, lp := range e.LogP {
+			row := Row{Advantage: e.Advantages[i], LogProbs: lp, Old: e.Old[i], Ref: e.Ref[i]}
+			sum += c.Row(make([]float64, len(lp)), row, Totals{Rows: len(e.LogP), Tokens: e.Items}).Loss
+		}
+		worst = max(worst, math.Abs(sum-r.Value))
+	}
+	t.Logf("worst difference of %d losses %.2g", len(e.Results), worst)
+	if len(e.Results) != 2 || !(worst < 1e-12) {
+		t.Errorf("%d results, worst difference %g", len(e.Results), worst)
+	}
+}

@@ -98,7 +98,7 @@ func as(t *testing.T, mode string) *Command {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Command{Line: "R2_REWARD_TEST=" + mode + " '" + exe + "'", Timeout: time.Minute}
+	return &Command{Line: "GORACE=atexit_sleep_ms=0 R2_REWARD_TEST=" + mode + " '" + exe + "'", Timeout: time.Minute}
 }
 
 func rows(completions ...string) (out []Row) {
