@@ -1,0 +1,274 @@
+package engine
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/r2-reasoner/r2/engine/sample"
+	"github.com/r2-reasoner/r2/model/batch"
+)
+
+// A world is a model whose logits are a function of a sequence's own adapter and tokens, and of the
+// generation of its weights: any mixing of sequences, positions, pages or generations changes them.
+type world struct {
+	vocab      int
+	generation uint64
+}
+
+func mix(h, v uint64) uint64 {
+	h = (h ^ v) * 0x9E3779B97F4A7C15
+	return h ^ h>>29
+}
+
+func (w world) root(adapter int32) uint64 { return mix(mix(1, w.generation), uint64(adapter)) }
+
+// logits follow the prefix whose hash is chain.
+func (w world) logits(chain uint64) []float32 {
+	out := make([]float32, w.vocab)
+	for i := range out {
+		chain = mix(chain, uint64(i)+77)
+		out[i] = float32(chain>>40) / (1 << 24) * 6
+	}
+	return out
+}
+
+func (w world) score(chain uint64, id int32) float32 {
+	l := w.logits(chain)
+	sum := 0.0
+	for _, v := range l {
+		sum += math.Exp(float64(v))
+	}
+	return float32(float64(l[id]) - math.Log(sum))
+}
+
+// alone is what a request must give: each sample's events, computed alone and in order.
+func (w world) alone(r Request) (out [][]Event) {
+	chain := w.root(int32(r.Adapter))
+	prompt := []float32{}
+	for i, id := range r.Prompt {
+		if i > 0 {
+			prompt = append(prompt, w.score(chain, id))
+		}
+		chain = mix(chain, uint64(id))
+	}
+	for n := range r.Samples {
+		events := w.sample(r, n, chain)
+		if r.PromptLogProbs && n == 0 {
+			events[0].Prompt = prompt
+		}
+		out = append(out, events)
+	}
+	return out
+}
+
+// sample plays completion n after the prompt's chain. It knows choices as a list, not as a trie.
+func (w world) sample(r Request, n int, chain uint64) (events []Event) {
+	if r.Limit == 0 {
+		return []Event{{Token: Token{ID: -1}, Done: Length}}
+	}
+	left := slices.Clone(r.Choices)
+	for step := range r.Limit {
+		mask := allow(left, step, r.Stop, w.vocab)
+		u := sample.Uniform(r.Sampling.Seed, uint32(n), uint32(step))
+		id, lp := sample.Choose(w.logits(chain), r.Sampling, mask, u, &sample.Scratch{})
+		e := Event{Sample: n, Token: Token{id, lp}}
+		chain = mix(chain, uint64(id))
+		if r.Choices == nil {
+			if slices.Contains(r.Stop, id) {
+				e.Done = Stop
+			}
+		} else {
+			whole := slices.ContainsFunc(left, func(c []int32) bool { return len(c) == step })
+			left = slices.DeleteFunc(left, func(c []int32) bool { return len(c) <= step || c[step] != id })
+			if whole && len(left) == 0 || !slices.ContainsFunc(left, func(c []int32) bool { return len(c) > step+1 }) {
+				e.Done = Stop
+			}
+		}
+		if e.Done == Running && step == r.Limit-1 {
+			e.Done = Length
+		}
+		events = append(events, e)
+		if e.Done != Running {
+			break
+		}
+	}
+	return events
+}
+
+// allow is the mask of what may come at step, given the choices that are still possible.
+func allow(left [][]int32, step int, stop []int32, vocab int) []uint32 {
+	if left == nil {
+		return nil
+	}
+	mask := make([]uint32, (vocab+31)/32)
+	set := func(id int32) { mask[id/32] |= 1 << (id % 32) }
+	whole, more := false, false
+	for _, c := range left {
+		if len(c) > step {
+			set(c[step])
+			more = true
+		} else {
+			whole = true
+		}
+	}
+	if whole && more {
+		for _, id := range stop {
+			set(id)
+		}
+	}
+	return mask
+}
+
+// A slot is what the fake's cache holds of one token: the hash stands for its key and value, which
+// depend on the whole prefix.
+type slot struct {
+	chain   uint64
+	token   int32
+	written bool
+}
+
+// A fake is a Stepper that keeps a cache of slots, and sees it when a sequence reads through its pages
+// something else than what belongs to it.
+type fake struct {
+	world
+	Options
+	size   int // of a page
+	slots  []slot
+	tokens []Token
+	steps  int
+	onStep func(b *batch.Batch) error // may fail the step
+}
+
+func newFake(o Options, pages, size int) *fake {
+	return &fake{world: world{vocab: o.Vocab}, Options: o.complete(), size: size, slots: make([]slot, pages*size)}
+}
+
+func (f *fake) Step(b *batch.Batch, draws []sample.Draw) ([]Token, error) {
+	f.steps++
+	if f.onStep != nil {
+		if err := f.onStep(b); err != nil {
+			return nil, err
+		}
+	}
+	if err := f.wellFormed(b, draws); err != nil {
+		return nil, fmt.Errorf("%w: %w", err, ErrFatal)
+	}
+	chains := make([]uint64, len(b.Tokens))
+	for s := range b.Sequences() {
+		if err := f.write(b, s, chains); err != nil {
+			return nil, fmt.Errorf("sequence %d: %w: %w", s, err, ErrFatal)
+		}
+	}
+	for s := range b.Sequences() { // nobody may have written over what another needs
+		if _, err := f.read(b, s, b.Lengths[s]); err != nil {
+			return nil, fmt.Errorf("sequence %d, after the step: %w: %w", s, err, ErrFatal)
+		}
+	}
+	f.tokens = f.tokens[:0]
+	words := (f.vocab + 31) / 32
+	for i, row := range b.Want {
+		var mask []uint32
+		if len(b.Masks) > 0 {
+			mask = b.Masks[i*words:][:words]
+		}
+		f.tokens = append(f.tokens, f.answer(b, draws[i], i, chains[row], mask))
+	}
+	return f.tokens, nil
+}
+
+func (f *fake) answer(b *batch.Batch, d sample.Draw, i int, chain uint64, mask []uint32) Token {
+	if d.Score {
+		return Token{b.Targets[i], f.score(chain, b.Targets[i])}
+	}
+	id, lp := sample.Choose(f.logits(chain), d.Params, mask, d.Uniform(), &sample.Scratch{})
+	return Token{id, lp}
+}
+
+// write stores sequence s's new tokens.
+func (f *fake) write(b *batch.Batch, s int, chains []uint64) error {
+	first := b.Starts[s]
+	chain, err := f.read(b, s, b.Positions[first])
+	if err != nil {
+		return err
+	}
+	for i := first; i < b.Starts[s+1]; i++ {
+		chain = mix(chain, uint64(b.Tokens[i]))
+		chains[i] = chain
+		f.slots[b.Slots[i]] = slot{chain, b.Tokens[i], true}
+	}
+	return nil
+}
+
+// read walks the first n positions of sequence s through its pages.
+func (f *fake) read(b *batch.Batch, s int, n int32) (chain uint64, err error) {
+	chain = f.root(b.Adapters[s])
+	for at := range n {
+		row := b.Pages[s][int(at)/f.size]*int32(f.size) + at%int32(f.size)
+		have := f.slots[row]
+		chain = mix(chain, uint64(have.token))
+		if !have.written || have.chain != chain {
+			return 0, fmt.Errorf("position %d in row %d holds another prefix (token %d, written %v)", at, row, have.token, have.written)
+		}
+	}
+	return chain, nil
+}
+
+// wellFormed checks the shape of a batch.
+func (f *fake) wellFormed(b *batch.Batch, draws []sample.Draw) error {
+	n := b.Sequences()
+	switch {
+	case n == 0 || len(b.Tokens) == 0:
+		return fmt.Errorf("an empty batch")
+	case n > f.MaxSequences || len(b.Tokens) > f.TokensPerStep:
+		return fmt.Errorf("%d sequences, %d tokens", n, len(b.Tokens))
+	case len(b.Starts) != n+1 || len(b.Pages) != n || len(b.Adapters) != n:
+		return fmt.Errorf("%d starts, %d page lists, %d adapters for %d sequences", len(b.Starts), len(b.Pages), len(b.Adapters), n)
+	case len(b.Positions) != len(b.Tokens) || len(b.Slots) != len(b.Tokens) || int(b.Starts[n]) != len(b.Tokens) || b.Starts[0] != 0:
+		return fmt.Errorf("%d positions, %d slots for %d tokens that end at %d", len(b.Positions), len(b.Slots), len(b.Tokens), b.Starts[n])
+	case len(draws) != len(b.Want) || len(b.Temperatures) != len(b.Want) || len(b.Targets) != 0 && len(b.Targets) != len(b.Want):
+		return fmt.Errorf("%d draws, %d temperatures, %d targets for %d rows", len(draws), len(b.Temperatures), len(b.Targets), len(b.Want))
+	case len(b.Masks) != 0 && len(b.Masks) != len(b.Want)*((f.vocab+31)/32):
+		return fmt.Errorf("%d mask words for %d rows", len(b.Masks), len(b.Want))
+	}
+	used, adapters := map[int32]bool{}, map[int32]bool{}
+	for s := range n {
+		if s > 0 && b.Adapters[s] != b.Adapters[s-1] && adapters[b.Adapters[s]] {
+			return fmt.Errorf("the sequences of adapter %d stand apart: %v", b.Adapters[s], b.Adapters)
+		}
+		adapters[b.Adapters[s]] = true
+		if err := f.wellPlaced(b, s, used); err != nil {
+			return fmt.Errorf("sequence %d: %w", s, err)
+		}
+	}
+	last := int32(-1)
+	for i, row := range b.Want {
+		if row <= last || int(row) >= len(b.Tokens) {
+			return fmt.Errorf("wanted rows %v", b.Want)
+		}
+		last = row
+		if d := draws[i]; !d.Score && b.Temperatures[i] != d.Temperature || d.Score && (b.Temperatures[i] != 1 || b.Targets[i] < 0) {
+			return fmt.Errorf("row %d: temperature %v, draw %+v", row, b.Temperatures[i], d)
+		}
+	}
+	return nil
+}
+
+// wellPlaced checks that sequence s's tokens go where its pages say.
+func (f *fake) wellPlaced(b *batch.Batch, s int, used map[int32]bool) error {
+	lo, hi := b.Starts[s], b.Starts[s+1]
+	if hi <= lo || b.Lengths[s] != b.Positions[hi-1]+1 || len(b.Pages[s]) != (int(b.Lengths[s])+f.size-1)/f.size {
+		return fmt.Errorf("rows %d to %d, length %d, %d pages", lo, hi, b.Lengths[s], len(b.Pages[s]))
+	}
+	for i := lo; i < hi; i++ {
+		at := b.Positions[i]
+		if i > lo && at != b.Positions[i-1]+1 {
+			return fmt.Errorf("positions %v", b.Positions[lo:hi])
+		}
+		if want := b.Pages[s][int(at)/f.size]*int32(f.size) + at%int32(f.size); b.Slots[i] != want || used[want] {
+			return fmt.Errorf("position %d goes to row %d, want %d, used %v", at, b.Slots[i], want, used[want])
+		}
+		used[b.Slots[i]] = true
+	}
+	return nil
+}

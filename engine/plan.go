@@ -1,0 +1,123 @@
+package engine
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/r2-reasoner/r2/engine/sample"
+	"github.com/r2-reasoner/r2/model/batch"
+)
+
+// A plan is one batch and the draws of its wanted rows, and whose they are.
+type plan struct {
+	parts []part
+	batch batch.Batch
+	draws []sample.Draw
+}
+
+// A part is the next n tokens of a sequence.
+type part struct {
+	seq    *sequence
+	n      int
+	scores int  // wanted rows that score the prompt
+	draws  bool // the last row is drawn from
+}
+
+func (p *plan) reset() {
+	p.parts, p.draws = p.parts[:0], p.draws[:0]
+	p.batch.Reset()
+}
+
+// fill writes the parts into the batch, those of one adapter together.
+func (p *plan) fill(size, vocab int) {
+	slices.SortStableFunc(p.parts, func(a, b part) int { return cmp.Compare(a.seq.job.Adapter, b.seq.job.Adapter) })
+	scores, masks := false, false
+	for i := range p.parts {
+		t := &p.parts[i]
+		t.want()
+		scores = scores || t.scores > 0
+		masks = masks || t.draws && t.seq.job.choices != nil
+	}
+	p.batch.Starts = append(p.batch.Starts, 0)
+	for i := range p.parts {
+		p.tokens(&p.parts[i], size)
+		p.wanted(&p.parts[i], scores)
+		if masks {
+			p.masks(&p.parts[i], vocab)
+		}
+	}
+}
+
+// want finds which rows of t are wanted: those that predict a prompt token still to be scored, and
+// the last if it predicts a token that nobody knows.
+func (t *part) want() {
+	q := t.seq
+	end := q.cached + t.n
+	if q.sample == 0 && q.job.scoring() {
+		t.scores = max(0, min(end, len(q.job.Prompt)-1)-len(q.job.scores))
+	}
+	t.draws = end == len(q.tokens)
+}
+
+// tokens appends t's tokens and where their keys and values are.
+func (p *plan) tokens(t *part, size int) {
+	q, b := t.seq, &p.batch
+	end := q.cached + t.n
+	b.Tokens = append(b.Tokens, q.tokens[q.cached:end]...)
+	for i := q.cached; i < end; i++ {
+		b.Positions = append(b.Positions, int32(i))
+		b.Slots = append(b.Slots, q.pages[i/size]*int32(size)+int32(i%size))
+	}
+	b.Starts = append(b.Starts, int32(len(b.Tokens)))
+	b.Lengths = append(b.Lengths, int32(end))
+	b.Pages = append(b.Pages, q.pages[:(end+size-1)/size])
+	b.Adapters = append(b.Adapters, int32(q.job.Adapter))
+}
+
+// wanted appends t's wanted rows and their draws.
+func (p *plan) wanted(t *part, targets bool) {
+	q, b := t.seq, &p.batch
+	row := len(b.Tokens) - t.n - q.cached // of position 0, were it in the batch
+	for i := range t.scores {
+		at := len(q.job.scores) + i
+		b.Want = append(b.Want, int32(row+at))
+		b.Targets = append(b.Targets, q.tokens[at+1])
+		b.Temperatures = append(b.Temperatures, 1)
+		p.draws = append(p.draws, sample.Draw{Params: sample.Params{Temperature: 1}, Score: true})
+	}
+	if !t.draws {
+		return
+	}
+	b.Want = append(b.Want, int32(len(b.Tokens)-1))
+	if targets {
+		b.Targets = append(b.Targets, -1)
+	}
+	b.Temperatures = append(b.Temperatures, q.job.Sampling.Temperature)
+	p.draws = append(p.draws, sample.Draw{Params: q.job.Sampling, Sample: uint32(q.sample), Step: uint32(q.drawn())})
+}
+
+// masks appends the masks of t's wanted rows: every id for those without choices.
+func (p *plan) masks(t *part, vocab int) {
+	for range t.scores {
+		p.mask(vocab, nil, 0)
+	}
+	if t.draws {
+		p.mask(vocab, t.seq.job.choices, t.seq.choice)
+	}
+}
+
+func (p *plan) mask(vocab int, c *sample.Choices, node int32) {
+	n, words := len(p.batch.Masks), (vocab+31)/32
+	p.batch.Masks = slices.Grow(p.batch.Masks, words)[:n+words]
+	m := p.batch.Masks[n:]
+	if c != nil {
+		c.Allow(node, m)
+		return
+	}
+	for i := range m {
+		m[i] = 1<<32 - 1
+	}
+	if vocab%32 != 0 {
+		m[words-1] = 1<<(vocab%32) - 1
+	}
+}

@@ -1,0 +1,337 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/r2-reasoner/r2/engine/kvcache"
+	"github.com/r2-reasoner/r2/engine/sample"
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+)
+
+func TestMain(m *testing.M) {
+	os.Setenv("R2_VERIFY", "1")
+	goleak.VerifyTestMain(m)
+}
+
+const testVocab = 37
+
+// A rig is an engine on a fake, running until the test ends.
+type rig struct {
+	*Engine
+	fake *fake
+	stop func() error // ends Run and returns its error
+}
+
+func newRig(t testing.TB, o Options, pages, size int) *rig {
+	t.Helper()
+	f := newFake(o, pages, size)
+	r := &rig{fake: f, Engine: New(f, kvcache.New(pages, size), o)}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	r.stop = sync.OnceValue(func() error { cancel(); return <-done })
+	return r.start(t, ctx, done)
+}
+
+func (r *rig) start(t testing.TB, ctx context.Context, done chan error) *rig {
+	go func() { done <- r.Run(ctx) }()
+	t.Cleanup(func() {
+		if err := r.stop(); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	return r
+}
+
+// collect runs a request to its end and sorts its events by sample.
+func (r *rig) collect(ctx context.Context, req Request) ([][]Event, error) {
+	out := make([][]Event, req.Samples)
+	for e, err := range r.Generate(ctx, req) {
+		if err != nil {
+			return out, err
+		}
+		out[e.Sample] = append(out[e.Sample], e)
+	}
+	return out, nil
+}
+
+// randomRequest makes a request that fits. Prompts share beginnings, so that prefixes are found.
+func randomRequest(rng *rand.Rand, o Options, room int) Request {
+	room = min(room, o.Context)
+	n := 1 + rng.IntN(room)
+	r := Request{Samples: 1 + rng.IntN(4), Adapter: rng.IntN(o.Adapters + 1)}
+	family := rng.IntN(3)
+	for i := range n {
+		id := int32((family*7 + i*5) % o.Vocab)
+		if rng.IntN(40) == 0 {
+			id = int32(rng.IntN(o.Vocab))
+		}
+		r.Prompt = append(r.Prompt, id)
+	}
+	r.Limit = rng.IntN(room - n + 1)
+	r.PromptLogProbs = rng.IntN(3) == 0
+	if r.Limit == 0 {
+		r.PromptLogProbs, r.Samples = true, 1
+	}
+	for range rng.IntN(3) {
+		r.Stop = append(r.Stop, int32(rng.IntN(o.Vocab)))
+	}
+	r.Sampling = sample.Params{Temperature: []float32{0, 0.5, 1, 1.5}[rng.IntN(4)], Seed: rng.Uint64()}
+	switch rng.IntN(4) {
+	case 0:
+		r.Sampling.TopK = 1 + rng.IntN(6)
+	case 1:
+		r.Sampling.TopP = 0.7
+	}
+	if r.Limit > 1 && rng.IntN(3) == 0 {
+		r.Stop = []int32{int32(o.Vocab - 1)}
+		for range 1 + rng.IntN(4) {
+			c := make([]int32, 1+rng.IntN(min(r.Limit, 4)))
+			for i := range c {
+				c[i] = int32(rng.IntN(4))
+			}
+			r.Choices = append(r.Choices, c)
+		}
+	}
+	return r
+}
+
+// Whatever else runs, in whatever order, with few pages or many, in small steps or large, a request
+// gets what it would get alone.
+func TestRandomSchedules(t *testing.T) {
+	count, preempted, reused := 0, int64(0), int64(0)
+	rapid.Check(t, func(t *rapid.T) {
+		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
+		size := 1 + rng.IntN(5)
+		pages := 3 + rng.IntN(20)
+		o := Options{Vocab: testVocab, Context: 40, Adapters: rng.IntN(3), TokensPerStep: 1 + rng.IntN(24), MaxSequences: 1 + rng.IntN(8)}
+		p := &player{
+			rng: rng, fake: newFake(o, pages, size),
+			sched: &scheduler{Options: o.complete(), pages: kvcache.New(pages, size)},
+			live:  map[*job]*played{},
+		}
+		for range 60 {
+			p.move(t)
+		}
+		for p.turn(t) {
+		}
+		if len(p.live) > 0 || p.sched.pages.Idle() != pages {
+			t.Fatalf("%d requests never ended, %d of %d pages are idle", len(p.live), p.sched.pages.Idle(), pages)
+		}
+		count += p.count
+		preempted += p.sched.count.preempted
+		reused += p.sched.count.reused
+	})
+	t.Logf("%d requests, %d preemptions, %d tokens reused", count, preempted, reused)
+	if count < 500 || preempted < 50 || reused < 500 {
+		t.Error("the schedules are too tame")
+	}
+}
+
+// A player drives a scheduler by hand.
+type player struct {
+	rng   *rand.Rand
+	fake  *fake
+	sched *scheduler
+	live  map[*job]*played
+	count int
+}
+
+// played is what a request has got so far, and what it must get.
+type played struct {
+	got, want [][]Event
+	gone      bool
+}
+
+// move does one random thing.
+func (p *player) move(t *rapid.T) {
+	switch n := p.rng.IntN(20); {
+	case n < 8:
+		p.submit(t)
+	case n < 18:
+		p.turn(t)
+	case n == 18:
+		for j, l := range p.live { // any of them leaves
+			j.end(nil)
+			l.gone = true
+			break
+		}
+	default:
+		p.exclusive(t)
+	}
+}
+
+func (p *player) submit(t *rapid.T) {
+	r := randomRequest(p.rng, p.sched.Options, len(p.fake.slots))
+	if err := r.check(&p.sched.Options, p.sched.pages); err != nil {
+		t.Fatal(err)
+	}
+	c, err := r.choices(testVocab)
+	if err != nil {
+		return // the stop id is in a choice, or such
+	}
+	if r.stored() == 0 {
+		return // answered without a step
+	}
+	j := newJob(r, c)
+	p.live[j] = &played{got: make([][]Event, r.Samples), want: p.fake.alone(r)}
+	p.sched.jobs = append(p.sched.jobs, j)
+	p.count++
+}
+
+// turn takes one step, checks everything, and reports whether there was something to do.
+func (p *player) turn(t *rapid.T) bool {
+	s := p.sched
+	plan := s.next()
+	if plan != nil {
+		tokens, err := p.fake.Step(&plan.batch, plan.draws)
+		if err == nil {
+			err = s.commit(tokens)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.check(); err != nil {
+		t.Fatal(err)
+	}
+	for j, l := range p.live {
+		p.receive(t, j, l)
+	}
+	return plan != nil
+}
+
+func (p *player) receive(t *rapid.T, j *job, l *played) {
+	events, over, err := j.take(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.gone {
+		delete(p.live, j)
+		return
+	}
+	for _, e := range events {
+		l.got[e.Sample] = append(l.got[e.Sample], e)
+		n := len(l.got[e.Sample])
+		if diff := cmp.Diff(l.want[e.Sample][:n], l.got[e.Sample]); diff != "" {
+			t.Fatalf("%+v, sample %d (-alone +here):\n%s", j.Request, e.Sample, diff)
+		}
+	}
+	if over {
+		for n := range l.got {
+			if len(l.got[n]) != len(l.want[n]) {
+				t.Fatalf("sample %d ended after %d of %d events", n, len(l.got[n]), len(l.want[n]))
+			}
+		}
+		delete(p.live, j)
+	}
+}
+
+// exclusive lets what has begun finish, and changes the weights.
+func (p *player) exclusive(t *rapid.T) {
+	p.sched.hold = true
+	for p.turn(t) {
+	}
+	if !p.sched.idle() || p.sched.pages.Idle() != p.sched.pages.Pages() {
+		t.Fatal("nothing is left to do, and something has begun")
+	}
+	p.sched.hold = false
+	p.fake.generation++
+	p.sched.pages.Drop()
+	for j, l := range p.live {
+		l.want = p.fake.alone(j.Request)
+	}
+}
+
+// The same through goroutines: many clients, some of whom leave, some of whom are slow, and weights
+// that change under Exclusive.
+func TestManyClients(t *testing.T) {
+	o := Options{Vocab: testVocab, Context: 48, Adapters: 2, TokensPerStep: 20, MaxSequences: 6}
+	const pages, size, clients, each = 18, 4, 12, 25
+	r := newRig(t, o, pages, size)
+	var mu sync.Mutex // of the generation
+	generation := func() uint64 { mu.Lock(); defer mu.Unlock(); return r.fake.generation }
+	var wg sync.WaitGroup
+	for client := range clients {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(client), 2))
+			for range each {
+				if err := oneClient(t.Context(), r, rng, o, pages*size, generation); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for range 10 {
+		err := r.Exclusive(t.Context(), func() error {
+			mu.Lock()
+			defer mu.Unlock()
+			if n := r.sched.pages.Idle(); n != pages {
+				return fmt.Errorf("%d of %d pages are idle inside Exclusive", n, pages)
+			}
+			r.fake.generation++
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	wg.Wait()
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	s := r.Stats()
+	t.Logf("%+v", s)
+	if s.Idle != pages || s.Running+s.Waiting != 0 {
+		t.Errorf("at the end: %+v", s)
+	}
+}
+
+// oneClient makes a request, and leaves early or compares what it gets with what it would get alone
+// under one of the generations there were meanwhile.
+func oneClient(ctx context.Context, r *rig, rng *rand.Rand, o Options, room int, generation func() uint64) error {
+	req := randomRequest(rng, o, room)
+	if _, err := req.choices(o.Vocab); err != nil {
+		return nil
+	}
+	leave := -1
+	if rng.IntN(4) == 0 {
+		leave = rng.IntN(6)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	why := errors.New("enough")
+	first, n := generation(), 0
+	got := make([][]Event, req.Samples)
+	for e, err := range r.Generate(ctx, req) {
+		if err != nil {
+			if leave >= 0 && errors.Is(err, why) {
+				return nil
+			}
+			return err
+		}
+		got[e.Sample] = append(got[e.Sample], e)
+		if n++; n == leave && rng.IntN(2) == 0 {
+			return nil
+		} else if n == leave {
+			cancel(why)
+		}
+	}
+	for g := first; ; g++ {
+		want := world{o.Vocab, g}.alone(req)
+		if slices.EqualFunc(got, want, func(a, b []Event) bool { return cmp.Equal(a, b) }) {
+			return nil
+		}
+		if g >= generation() {
+			return fmt.Errorf("%+v: got\n%v, alone\n%v", req, got, want)
+		}
+	}
+}
