@@ -1,0 +1,4 @@
+package weights
+
+// What tests outside the package look into.
+var EncodeSafetensors = encodeSafetensors

@@ -1,0 +1,112 @@
+package weights
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// WriteSafetensors writes a safetensors file, whole or not at all. The same tensors give the same
+// bytes whatever their order, namely those of the format's own library: wide types first, then by
+// name. Only F64, I64, F32, BF16 and F16 can be written.
+func WriteSafetensors(path string, tensors []Tensor, metadata map[string]string) error {
+	err := WriteFile(path, func(w io.Writer) error { return encodeSafetensors(w, tensors, metadata) })
+	if err != nil {
+		return fmt.Errorf("safetensors: %w", err)
+	}
+	return nil
+}
+
+// writeOrder is the order of types in a file.
+var writeOrder = map[DType]int{I64: 1, F64: 2, F32: 3, BF16: 4, F16: 5}
+
+func encodeSafetensors(w io.Writer, tensors []Tensor, metadata map[string]string) error {
+	tensors = slices.Clone(tensors)
+	slices.SortFunc(tensors, func(a, b Tensor) int {
+		return cmp.Or(writeOrder[a.Type]-writeOrder[b.Type], cmp.Compare(a.Name, b.Name))
+	})
+	var h bytes.Buffer
+	h.WriteByte('{')
+	if len(metadata) > 0 {
+		h.WriteString(`"__metadata__":{`)
+		for i, k := range slices.Sorted(maps.Keys(metadata)) {
+			comma(&h, i)
+			quote(&h, k)
+			h.WriteByte(':')
+			quote(&h, metadata[k])
+		}
+		h.WriteByte('}')
+	}
+	seen := map[string]bool{"__metadata__": true}
+	at := 0
+	for i, t := range tensors {
+		want, ok := size(t.Type, t.Shape)
+		switch {
+		case writeOrder[t.Type] == 0:
+			return fmt.Errorf("tensor %q: a safetensors file holds no %v", t.Name, t.Type)
+		case !ok || want != len(t.Data):
+			return fmt.Errorf("tensor %q: %d bytes for %v%v", t.Name, len(t.Data), t.Type, t.Shape)
+		case seen[t.Name]:
+			return fmt.Errorf("tensor %q cannot be written twice", t.Name)
+		}
+		seen[t.Name] = true
+		comma(&h, i+len(metadata))
+		quote(&h, t.Name)
+		shape, _ := json.Marshal(append([]int{}, t.Shape...))
+		fmt.Fprintf(&h, `:{"dtype":"%v","shape":%s,"data_offsets":[%d,%d]}`, t.Type, shape, at, at+want)
+		at += want
+	}
+	h.WriteByte('}')
+	for h.Len()%8 != 0 {
+		h.WriteByte(' ') // so that the tensors are aligned
+	}
+	if h.Len() > maxHeader {
+		return fmt.Errorf("a header of %d bytes; the format allows %d", h.Len(), maxHeader)
+	}
+	b := bufio.NewWriterSize(w, 1<<20)
+	b.Write(binary.LittleEndian.AppendUint64(nil, uint64(h.Len())))
+	b.Write(h.Bytes())
+	for _, t := range tensors {
+		b.Write(t.Data) // the first error stays in b
+	}
+	return b.Flush()
+}
+
+func comma(b *bytes.Buffer, i int) {
+	if i > 0 {
+		b.WriteByte(',')
+	}
+}
+
+// quote writes a JSON string, escaping no more than JSON demands.
+func quote(b *bytes.Buffer, s string) {
+	e := json.NewEncoder(b)
+	e.SetEscapeHTML(false)
+	e.Encode(s) // a string cannot fail
+	b.Truncate(b.Len() - 1)
+}
+
+// WriteModel writes config.json, generation_config.json and model.safetensors into dir, which it makes
+// if need be. Each file appears whole; call it from WriteDir where the directory must too.
+func WriteModel(dir string, c Config, g Generation, tensors []Tensor) error {
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return fmt.Errorf("model: %w", err)
+	}
+	if err := WriteSafetensors(filepath.Join(dir, oneFile), tensors, map[string]string{"format": "pt"}); err != nil {
+		return err
+	}
+	for name, b := range map[string][]byte{"config.json": c.JSON(), "generation_config.json": g.JSON()} {
+		if err := writeBytes(filepath.Join(dir, name), b); err != nil {
+			return fmt.Errorf("model: %w", err)
+		}
+	}
+	return nil
+}
