@@ -2,6 +2,8 @@
 
 package cpu
 
+import "unsafe"
+
 //go:noescape
 func widenLines(m *move)
 
@@ -60,4 +62,32 @@ func (m *move) transposeBF16() {
 		return
 	}
 	m.transposeBF16Go()
+}
+
+// multiplyAddRounds is a number of rounds that takes some milliseconds, and the operations of a round.
+func multiplyAddRounds() (rounds, flops int) {
+	if useAssembly {
+		return 1_000_000, 2 * 16 * 16
+	}
+	return 100_000, 2 * 16
+}
+
+// multiplyAdds does n rounds of 16 multiply-adds, of vectors where there are any.
+func multiplyAdds(n int) {
+	if useAssembly {
+		m := move{n: n}
+		roofFMA(&m)
+		return
+	}
+	multiplyAddsGo(n)
+}
+
+// readAll reads n bytes, a multiple of 512.
+func readAll(p unsafe.Pointer, n int) {
+	if useAssembly {
+		m := move{src: p, n: n / 512}
+		roofRead(&m)
+		return
+	}
+	readAllGo(p, n)
 }

@@ -2,6 +2,8 @@
 
 package cpu
 
+import "unsafe"
+
 // f32 computes a tile of f32 lines.
 func (t *tile) f32(rows int) { t.f32Go(rows) }
 
@@ -16,3 +18,12 @@ func (m *move) transpose() { m.transposeGo() }
 
 // transposeBF16 transposes 16 bf16 panel lines to 32 rows of 16 f32.
 func (m *move) transposeBF16() { m.transposeBF16Go() }
+
+// multiplyAddRounds is a number of rounds that takes some milliseconds, and the operations of a round.
+func multiplyAddRounds() (rounds, flops int) { return 100_000, 2 * 16 }
+
+// multiplyAdds does n rounds of 16 multiply-adds.
+func multiplyAdds(n int) { multiplyAddsGo(n) }
+
+// readAll reads n bytes, a multiple of 512.
+func readAll(p unsafe.Pointer, n int) { readAllGo(p, n) }
