@@ -285,6 +285,15 @@ func TestGroupThatAgrees(t *testing.T) {
 	}
 }
 
+// As in TRL, a step that teaches nothing is still a step of the optimizer, whose moments go on.
+func TestStepWithoutAnyGradient(t *testing.T) {
+	tr, p := trainer(usual, []Rollout{rollout(1, 1), rollout(1, 2)}, []Rollout{rollout(0, 1), rollout(0)})
+	st, err := tr.Step(t.Context(), []int{0, 0}, nil, 1)
+	if err != nil || !slices.Equal(p.calls, []string{"update"}) || st.ZeroVariance != 1 || st.Loss != 0 || st.RewardStd != 0 {
+		t.Errorf("%+v, %v, calls %v", st, err, p.calls)
+	}
+}
+
 func TestRefillReplacesGroupsThatAgree(t *testing.T) {
 	dull := func() []Rollout { return []Rollout{rollout(1, 1), rollout(1, 2)} }
 	vivid := func(id int32) []Rollout { return []Rollout{rollout(1, id), rollout(0, id)} }
