@@ -1,0 +1,203 @@
+// Package runner runs the engine's batches on a device: it takes a batch there, runs the decoder,
+// draws or scores the wanted rows, and brings back one id and one log-probability a row.
+package runner
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+
+	"github.com/r2-reasoner/r2/engine"
+	"github.com/r2-reasoner/r2/engine/sample"
+	"github.com/r2-reasoner/r2/kernels"
+	"github.com/r2-reasoner/r2/model"
+	"github.com/r2-reasoner/r2/model/batch"
+)
+
+// A Runner is an engine.Stepper on one decoder. It owns the cache tensors; adapters are numbered
+// from 1 and belong to whoever set them.
+type Runner struct {
+	dec      *model.Decoder
+	pass     *model.Pass
+	cache    *model.Cache
+	adapters []*model.Adapter
+	attached bool
+
+	ids, lp, lse, uniform kernels.Tensor
+	raw                   []byte
+	logits                []float32
+	scratch               sample.Scratch
+	tokens                []engine.Token
+}
+
+var _ engine.Stepper = (*Runner)(nil)
+
+// New makes room for batches of at most size, and a cache of pages.
+func New(dec *model.Decoder, size model.Size, pages int) (*Runner, error) {
+	be := dec.Backend()
+	r := &Runner{
+		dec: dec, pass: dec.NewPass(size), cache: dec.NewCache(pages, size.PageSize), adapters: make([]*model.Adapter, 1),
+		ids: be.New(kernels.I32, size.Wanted, 1), lp: be.New(kernels.F32, size.Wanted, 1),
+		lse: be.New(kernels.F32, size.Wanted, 1), uniform: be.New(kernels.F32, size.Wanted, 1),
+		raw: make([]byte, 4*max(size.Wanted, dec.Config.Vocab)), logits: make([]float32, dec.Config.Vocab),
+		tokens: make([]engine.Token, 0, size.Wanted),
+	}
+	return r, be.Sync()
+}
+
+// SetAdapter makes ad adapter i, from 1; nil takes it away. It must not be called while a batch runs.
+func (r *Runner) SetAdapter(i int, ad *model.Adapter) {
+	for len(r.adapters) <= i {
+		r.adapters = append(r.adapters, nil)
+	}
+	r.adapters[i] = ad
+}
+
+// Step runs b and draws or scores its wanted rows. The result is valid until the next Step.
+func (r *Runner) Step(b *batch.Batch, draws []sample.Draw) ([]engine.Token, error) {
+	if !r.attached {
+		if err := r.dec.Backend().Attach(); err != nil {
+			return nil, err
+		}
+		r.attached = true
+	}
+	for _, a := range b.Adapters {
+		if int(a) >= len(r.adapters) || a != 0 && r.adapters[a] == nil {
+			return nil, fmt.Errorf("runner: there is no adapter %d", a)
+		}
+	}
+	if err := r.pass.Load(b, r.adapters, r.cache); err != nil {
+		return nil, err
+	}
+	r.pass.Forward()
+	n := len(b.Want)
+	r.tokens = r.tokens[:n]
+	if n == 0 {
+		return r.tokens, r.dec.Backend().Sync()
+	}
+	r.writeUniforms(draws)
+	var err error
+	r.pass.Slices(func(i, n int, logits kernels.Tensor, dist kernels.Dist) {
+		for j := 0; j < n && err == nil; {
+			end := j + 1
+			for end < n && kindOf(draws[i+end]) == kindOf(draws[i+j]) {
+				end++
+			}
+			err = r.rows(kindOf(draws[i+j]), i+j, end-j, logits.Slice(j, end-j), rows(dist, j, end-j), b, draws)
+			j = end
+		}
+	})
+	if err == nil {
+		err = r.read(b, draws)
+	}
+	if err != nil {
+		return nil, r.pass.Explain(err)
+	}
+	return r.tokens, nil
+}
+
+// A kind is how a row's token is found.
+type kind uint8
+
+const (
+	onDevice kind = iota
+	onHost        // top-k, top-p, min-p: the row's logits are read
+	scored        // no draw: the target's log-probability
+)
+
+func kindOf(d sample.Draw) kind {
+	switch {
+	case d.Score:
+		return scored
+	case d.Host():
+		return onHost
+	}
+	return onDevice
+}
+
+func rows(d kernels.Dist, i, n int) kernels.Dist {
+	if !d.Temperature.Zero() {
+		d.Temperature = d.Temperature.Slice(i, n)
+	}
+	if !d.Mask.Zero() {
+		d.Mask = d.Mask.Slice(i, n)
+	}
+	return d
+}
+
+// rows draws or scores wanted rows i … i+n-1, all of one kind.
+func (r *Runner) rows(k kind, i, n int, logits kernels.Tensor, dist kernels.Dist, b *batch.Batch, draws []sample.Draw) error {
+	be := r.dec.Backend()
+	switch k {
+	case scored:
+		be.LogProb(r.lp.Slice(i, n), r.lse.Slice(i, n), logits, r.pass.Targets(i, n), dist)
+	case onDevice:
+		be.Sample(r.ids.Slice(i, n), r.lp.Slice(i, n), logits, r.uniform.Slice(i, n), dist)
+	case onHost:
+		for j := range n {
+			if err := r.choose(i+j, logits.Slice(j, 1), b, draws[i+j]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// choose draws one row's token on the host.
+func (r *Runner) choose(i int, logits kernels.Tensor, b *batch.Batch, d sample.Draw) error {
+	raw := r.raw[:4*logits.Cols]
+	if err := r.dec.Backend().Read(raw, logits); err != nil {
+		return err
+	}
+	for j := range r.logits {
+		r.logits[j] = float32At(raw, j)
+	}
+	var mask []uint32
+	if w := (logits.Cols + 31) / 32; len(b.Masks) > 0 {
+		mask = b.Masks[i*w : (i+1)*w]
+	}
+	id, lp := sample.Choose(r.logits, d.Params, mask, sample.Uniform(d.Seed, d.Sample, d.Step), &r.scratch)
+	if id < 0 {
+		return fmt.Errorf("sample: row %d has no token to draw", i)
+	}
+	r.tokens[i] = engine.Token{ID: id, LogProb: lp}
+	return nil
+}
+
+// writeUniforms takes each drawn row's uniform number to the device.
+func (r *Runner) writeUniforms(draws []sample.Draw) {
+	raw := r.raw[:4*len(draws)]
+	for i, d := range draws {
+		binary.LittleEndian.PutUint32(raw[4*i:], math.Float32bits(sample.Uniform(d.Seed, d.Sample, d.Step)))
+	}
+	r.dec.Backend().Write(r.uniform.Slice(0, len(draws)), raw)
+}
+
+// read brings back what the device drew or scored.
+func (r *Runner) read(b *batch.Batch, draws []sample.Draw) error {
+	be, raw := r.dec.Backend(), r.raw[:4*len(draws)]
+	if err := be.Read(raw, r.lp.Slice(0, len(draws))); err != nil {
+		return err
+	}
+	for i, d := range draws {
+		if kindOf(d) != onHost {
+			r.tokens[i].LogProb = float32At(raw, i)
+		}
+	}
+	if err := be.Read(raw, r.ids.Slice(0, len(draws))); err != nil {
+		return err
+	}
+	for i, d := range draws {
+		switch kindOf(d) {
+		case onDevice:
+			r.tokens[i].ID = int32(binary.LittleEndian.Uint32(raw[4*i:]))
+		case scored:
+			r.tokens[i].ID = b.Targets[i]
+		}
+	}
+	return nil
+}
+
+func float32At(b []byte, i int) float32 {
+	return math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
+}
