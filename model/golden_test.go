@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/r2-reasoner/r2/kernels"
+	"github.com/r2-reasoner/r2/kernels/cpu"
 	"github.com/r2-reasoner/r2/kernels/ref"
 	"github.com/r2-reasoner/r2/model"
 	"github.com/r2-reasoner/r2/model/batch"
@@ -41,7 +42,7 @@ type device struct {
 }
 
 func devices() []device {
-	return []device{{"ref", ref.New(), 2e-6, 2e-6}}
+	return []device{{"ref", ref.New(), 2e-6, 2e-6}, {"cpu", cpu.New(2), 1e-4, 1e-4}}
 }
 
 var cases = []string{"qwen2_f32", "qwen2_tied_bf16_sharded", "llama_rope3", "qwen3", "llama_plain", "qwen2_swa_off"}
