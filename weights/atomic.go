@@ -105,6 +105,11 @@ func swap(tmp, path, old string) error {
 	if !errors.Is(err, errors.ErrUnsupported) {
 		return err
 	}
+	return aside(tmp, path, old)
+}
+
+// aside does swap's work in two steps, with the old directory at old between them.
+func aside(tmp, path, old string) error {
 	if err := os.Rename(path, old); err != nil {
 		return err
 	}
