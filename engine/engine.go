@@ -110,7 +110,8 @@ func (e *Engine) run(p *plan) error {
 			err = nil
 		}
 	}
-	e.report()
+	e.report() // so that who has an event finds its step counted
+	e.sched.deliver()
 	if e.verify {
 		if broken := e.sched.check(); broken != nil {
 			return fmt.Errorf("engine: after step %d: %w", e.sched.count.steps, broken)

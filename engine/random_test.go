@@ -53,7 +53,7 @@ func (r *rig) start(t testing.TB, ctx context.Context, done chan error) *rig {
 
 // collect runs a request to its end and sorts its events by sample.
 func (r *rig) collect(ctx context.Context, req Request) ([][]Event, error) {
-	out := make([][]Event, req.Samples)
+	out := make([][]Event, max(0, req.Samples))
 	for e, err := range r.Generate(ctx, req) {
 		if err != nil {
 			return out, err
@@ -199,6 +199,7 @@ func (p *player) turn(t *rapid.T) bool {
 		if err != nil {
 			t.Fatal(err)
 		}
+		s.deliver()
 	}
 	if err := s.check(); err != nil {
 		t.Fatal(err)

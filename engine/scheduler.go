@@ -21,12 +21,20 @@ type scheduler struct {
 	jobs    []*job      // with samples that have not started
 	hold    bool        // start no further job
 	plan    plan
+	news    []news // of the last step, for the readers
 	count   counters
 }
 
 // counters are what the scheduler has done so far.
 type counters struct {
 	steps, tokens, drawn, scored, reused, preempted int64
+}
+
+// news is an event on its way to the reader of a job, the last when over.
+type news struct {
+	job   *job
+	event Event
+	over  bool
 }
 
 // A sequence is one completion under way.
@@ -222,7 +230,7 @@ func (s *scheduler) sweep() {
 	s.jobs = slices.DeleteFunc(s.jobs, (*job).gone)
 }
 
-// commit takes the answers to the plan's wanted rows.
+// commit takes the answers to the plan's wanted rows. Deliver follows, or after an error fail.
 func (s *scheduler) commit(tokens []Token) error {
 	p := &s.plan
 	if len(tokens) != len(p.draws) {
@@ -286,7 +294,7 @@ func (s *scheduler) grow(q *sequence, t Token) error {
 	return nil
 }
 
-// tell sends q's reader an event.
+// tell has an event for q's reader.
 func (s *scheduler) tell(q *sequence, t Token) {
 	j := q.job
 	e := Event{Sample: q.sample, Token: t, Done: q.done}
@@ -296,7 +304,16 @@ func (s *scheduler) tell(q *sequence, t Token) {
 	if q.done != Running {
 		j.finished++
 	}
-	j.deliver(e, j.finished == j.Samples)
+	s.news = append(s.news, news{j, e, j.finished == j.Samples})
+}
+
+// deliver sends the readers what commit had for them.
+func (s *scheduler) deliver() {
+	for _, n := range s.news {
+		n.job.deliver(n.event, n.over)
+	}
+	clear(s.news)
+	s.news = s.news[:0]
 }
 
 // fail ends the requests that have a running sequence. What the step wrote is not to be found.
@@ -304,6 +321,8 @@ func (s *scheduler) fail(err error) {
 	for _, q := range s.running {
 		q.job.end(err)
 	}
+	clear(s.news)
+	s.news = s.news[:0]
 	s.sweep()
 	s.pages.Drop()
 }
