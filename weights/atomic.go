@@ -78,11 +78,10 @@ func WriteDir(path string, f func(tmp string) error) (err error) {
 		return err
 	}
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-		err = os.Rename(tmp, path)
-	} else {
-		err = swap(tmp, path, old)
-	}
-	if err != nil {
+		if err := os.Rename(tmp, path); err != nil {
+			return err
+		}
+	} else if err := swap(tmp, path, old); err != nil {
 		return err
 	}
 	return syncDir(filepath.Dir(path))

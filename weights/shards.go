@@ -45,11 +45,15 @@ func (m *Model) addShards(place map[string]string) error {
 	for _, file := range place {
 		files[file] = true
 	}
+	shards := map[string]*Safetensors{}
 	for _, file := range slices.Sorted(maps.Keys(files)) {
 		s, err := m.addFile(file)
 		if err != nil {
 			return err
 		}
+		shards[file] = s
+	}
+	for file, s := range shards {
 		for _, name := range s.Names() {
 			if place[name] != file {
 				return fmt.Errorf("%s holds tensor %q, which %s does not place there", file, name, indexFile)
