@@ -91,7 +91,8 @@ var (
 	}
 	passed = []string{
 		"auto_mapping", "revision", "inference_mode", "peft_version", "megatron_core", "qalora_group_size",
-		"eva_config", // only how A was first drawn
+		"eva_config",                      // only how A was first drawn
+		"runtime_config", "unsloth_fixed", // how others ran and marked it
 	}
 )
 

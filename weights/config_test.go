@@ -3,6 +3,7 @@ package weights
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -156,8 +157,11 @@ func tinyModel(t *testing.T, c Config, change func(map[string]Tensor)) string {
 	for _, x := range all {
 		list = append(list, x)
 	}
-	dir := filepath.Join(t.TempDir(), "model")
-	if err := WriteModel(dir, c, Generation{BOS: -1, PAD: -1}, list); err != nil {
+	dir := t.TempDir()
+	err := errors.Join(
+		WriteSafetensors(filepath.Join(dir, oneFile), list, nil),
+		writeBytes(filepath.Join(dir, "config.json"), c.JSON()))
+	if err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -217,6 +221,50 @@ func TestOpenRefused(t *testing.T) {
 	}
 	if _, err := Open(bare); err == nil || !strings.Contains(err.Error(), "neither model.safetensors nor") {
 		t.Errorf("no weights: %v", err)
+	}
+}
+
+// What would not open is not written, and config.json names the type that was written.
+func TestWriteModelRefuses(t *testing.T) {
+	m, err := Open(tinyModel(t, tinyConfig, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	var list []Tensor
+	for _, name := range m.Names() {
+		x, err := m.Tensor(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, Encode(name, BF16, x.Shape, x.Float32(nil)))
+	}
+	dir := filepath.Join(t.TempDir(), "model")
+	if err := WriteModel(dir, m.Config, m.Generation, list[1:]); err == nil || !strings.Contains(err.Error(), "missing") {
+		t.Errorf("a tensor short: %v", err)
+	}
+	odd := m.Config
+	odd.QKVBias = true // a Llama with biases on q, k and v but not on o
+	biased := slices.Clone(list)
+	for _, p := range odd.Projections(0)[:3] {
+		biased = append(biased, Encode(p.Module+".bias", BF16, []int{p.Out}, make([]float32, p.Out)))
+	}
+	if err := WriteModel(dir, odd, m.Generation, biased); err == nil || !strings.Contains(err.Error(), "biases") {
+		t.Errorf("odd biases: %v", err)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("something was written")
+	}
+	if err := WriteModel(dir, m.Config, m.Generation, list); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if again.Config.DType != "bfloat16" {
+		t.Errorf("type %q", again.Config.DType)
 	}
 }
 
