@@ -28,7 +28,8 @@ var may = map[string]string{
 	"kernels/ref":        "kernels",
 	"kernels/trace":      "kernels",
 	"weights":            "",
-	"tokenizer":          "",
+	"tokenizer":          "tokenizer/jinja",
+	"tokenizer/jinja":    "", // chat templates; gonja does not keep Python's rules and cannot be stopped
 	"model":              "kernels model/batch weights",
 	"model/batch":        "",
 	"model/modeltest":    "kernels model weights",

@@ -27,9 +27,9 @@ type Chat struct {
 func Turns(roleContent ...string) []Object {
 	var messages []Object
 	for pair := range slices.Chunk(roleContent, 2) {
-		m := Object{{"role", pair[0]}}
+		m := Object{{Key: "role", Value: pair[0]}}
 		if len(pair) == 2 {
-			m = append(m, Member{"content", pair[1]})
+			m = append(m, Member{Key: "content", Value: pair[1]})
 		}
 		messages = append(messages, m)
 	}
@@ -137,9 +137,12 @@ func (t *Template) Chat(c Chat) (string, error) {
 		vars["tools"] = c.Tools
 	}
 	vars["documents"] = nil
-	text, err := t.Render(vars)
-	if err != nil || !c.ContinueFinalMessage {
-		return text, err
+	text, err := t.t.Render(vars)
+	if err != nil {
+		return "", fmt.Errorf("chat template: %w", err)
+	}
+	if !c.ContinueFinalMessage {
+		return text, nil
 	}
 	return cutFinal(text, messages[len(messages)-1])
 }
@@ -158,7 +161,7 @@ func tagFinal(messages []Object) ([]Object, error) {
 	content, _ := last.Get("content")
 	switch content := content.(type) {
 	case string:
-		last.set("content", content+finalTag)
+		last.Set("content", content+finalTag)
 	case []any:
 		parts := slices.Clone(content)
 		i := len(parts) - 1
@@ -170,7 +173,7 @@ func tagFinal(messages []Object) ([]Object, error) {
 					return nil, fmt.Errorf("chat: the final message's text is not a string")
 				}
 				part = slices.Clone(part)
-				part.set("text", s+finalTag)
+				part.Set("text", s+finalTag)
 				parts[i] = part
 				break
 			}
@@ -178,7 +181,7 @@ func tagFinal(messages []Object) ([]Object, error) {
 		if i < 0 {
 			return nil, fmt.Errorf("chat: the final message has no text to continue")
 		}
-		last.set("content", parts)
+		last.Set("content", parts)
 	default:
 		return nil, fmt.Errorf("chat: the final message has no content to continue")
 	}

@@ -11,7 +11,7 @@
 // Whatever a file asks for that is not built here is refused by name.
 //
 // Vocabulary, merge table and the merging of ordinary pieces are those of
-// github.com/nlpodyssey/gotokenizers; templates run on gonja.
+// github.com/nlpodyssey/gotokenizers.
 //
 // A Tokenizer and a Template are safe for concurrent use; a Stream is not.
 package tokenizer

@@ -1,4 +1,4 @@
-package tokenizer
+package jinja
 
 import (
 	"bytes"
@@ -34,8 +34,8 @@ func (o Object) Get(key string) (any, bool) {
 	return nil, false
 }
 
-// set replaces the value of key where it stands, or appends it.
-func (o *Object) set(key string, v any) {
+// Set replaces the value of key where it stands, or appends it.
+func (o *Object) Set(key string, v any) {
 	for i := range *o {
 		if (*o)[i].Key == key {
 			(*o)[i].Value = v
@@ -43,6 +43,10 @@ func (o *Object) set(key string, v any) {
 		}
 	}
 	*o = append(*o, Member{key, v})
+}
+
+func (o Object) without(key string) Object {
+	return slices.DeleteFunc(slices.Clone(o), func(m Member) bool { return m.Key == key })
 }
 
 // maxDepth is how deep JSON may be nested, so that hostile input cannot exhaust the stack.

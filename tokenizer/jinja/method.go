@@ -1,0 +1,423 @@
+package jinja
+
+import (
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// dictMethod returns a method of a dict, nil if it has none of that name. Those
+// that would change it do not exist, as in Jinja2's immutable sandbox.
+func dictMethod(o Object, name string) function {
+	switch name {
+	case "items":
+		return func(*frame, args) any { return pairs(o) }
+	case "keys":
+		return func(*frame, args) any { return view(iterate(o)) }
+	case "values":
+		return func(*frame, args) any {
+			values := make(view, len(o))
+			for i, m := range o {
+				values[i] = m.Value
+			}
+			return values
+		}
+	case "get":
+		return func(_ *frame, a args) any {
+			if key, ok := a.at(0, "key", nil).(string); ok {
+				if v, ok := o.Get(key); ok {
+					return v
+				}
+			}
+			return a.at(1, "default", nil)
+		}
+	case "copy":
+		return func(*frame, args) any { return slices.Clone(o) }
+	case "clear", "pop", "popitem", "setdefault", "update":
+		return unsafe("dict", name)
+	}
+	return nil
+}
+
+func pairs(o Object) view {
+	items := make(view, len(o))
+	for i, m := range o {
+		items[i] = Tuple{m.Key, m.Value}
+	}
+	return items
+}
+
+func unsafe(kind, name string) function {
+	return func(*frame, args) any {
+		fail("access to attribute '%s' of '%s' object is unsafe", name, kind)
+		return nil
+	}
+}
+
+// method returns a method of a string, list or number, nil if it has none of
+// that name.
+func method(v any, name string) function {
+	switch v := v.(type) {
+	case string:
+		if m, ok := stringMethods[name]; ok {
+			return func(f *frame, a args) any {
+				f.run.step(1 + len(v)/16)
+				return m(v, a)
+			}
+		}
+	case []any:
+		switch name {
+		case "append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort":
+			return unsafe("list", name)
+		case "copy":
+			return func(*frame, args) any { return slices.Clone(v) }
+		}
+		return listMethod(v, name)
+	case Tuple:
+		return listMethod(v, name)
+	case float64:
+		if name == "is_integer" {
+			return func(*frame, args) any { return v == float64(int64(v)) }
+		}
+	}
+	return nil
+}
+
+func listMethod(v []any, name string) function {
+	switch name {
+	case "index":
+		return func(_ *frame, a args) any {
+			for i, x := range v {
+				if equal(x, a.at(0, "value", nil)) {
+					return i
+				}
+			}
+			fail("%s is not in list", text(a.at(0, "value", nil)))
+			return nil
+		}
+	case "count":
+		return func(_ *frame, a args) any {
+			n := 0
+			for _, x := range v {
+				if equal(x, a.at(0, "value", nil)) {
+					n++
+				}
+			}
+			return n
+		}
+	}
+	return nil
+}
+
+// strArg is an argument that has to be a string, or is absent.
+func strArg(a args, i int, name string) (string, bool) {
+	switch v := a.at(i, name, nil).(type) {
+	case nil:
+		return "", false
+	case string:
+		return v, true
+	default:
+		fail("argument %s must be str, not %s", name, kindOf(v))
+		return "", false
+	}
+}
+
+// needStr is a string that has to be there.
+func needStr(a args, i int, name string) string {
+	s, ok := strArg(a, i, name)
+	if !ok {
+		fail("argument %s must be str, not None", name)
+	}
+	return s
+}
+
+func intArg(a args, i int, name string, otherwise int) int {
+	v := a.at(i, name, otherwise)
+	n, ok := small(v)
+	if !ok {
+		fail("argument %s must be int, not %s", name, kindOf(v))
+	}
+	return n
+}
+
+var stringMethods map[string]func(s string, a args) any
+
+func init() {
+	stringMethods = map[string]func(s string, a args) any{
+		"upper":        func(s string, _ args) any { return strings.ToUpper(s) },
+		"lower":        func(s string, _ args) any { return strings.ToLower(s) },
+		"casefold":     func(s string, _ args) any { return strings.ToLower(s) },
+		"capitalize":   func(s string, _ args) any { return capitalize(s) },
+		"title":        func(s string, _ args) any { return title(s) },
+		"swapcase":     func(s string, _ args) any { return strings.Map(swapCase, s) },
+		"strip":        func(s string, a args) any { return strip(s, a, true, true) },
+		"lstrip":       func(s string, a args) any { return strip(s, a, true, false) },
+		"rstrip":       func(s string, a args) any { return strip(s, a, false, true) },
+		"split":        func(s string, a args) any { return split(s, a) },
+		"rsplit":       func(s string, a args) any { return rsplit(s, a) },
+		"splitlines":   func(s string, a args) any { return splitLines(s, truth(a.at(0, "keepends", false))) },
+		"partition":    func(s string, a args) any { return partition(s, needStr(a, 0, "sep")) },
+		"rpartition":   func(s string, a args) any { return rpartition(s, needStr(a, 0, "sep")) },
+		"startswith":   func(s string, a args) any { return affixed(s, a, strings.HasPrefix) },
+		"endswith":     func(s string, a args) any { return affixed(s, a, strings.HasSuffix) },
+		"removeprefix": func(s string, a args) any { return strings.TrimPrefix(s, needStr(a, 0, "prefix")) },
+		"removesuffix": func(s string, a args) any { return strings.TrimSuffix(s, needStr(a, 0, "suffix")) },
+		"replace": func(s string, a args) any {
+			return replace(s, needStr(a, 0, "old"), needStr(a, 1, "new"), intArg(a, 2, "count", -1))
+		},
+		"find":  func(s string, a args) any { return find(s, needStr(a, 0, "sub"), strings.Index) },
+		"rfind": func(s string, a args) any { return find(s, needStr(a, 0, "sub"), strings.LastIndex) },
+		"index": func(s string, a args) any {
+			at := find(s, needStr(a, 0, "sub"), strings.Index)
+			if at < 0 {
+				fail("substring not found")
+			}
+			return at
+		},
+		"count":     func(s string, a args) any { return strings.Count(s, needStr(a, 0, "sub")) },
+		"join":      func(s string, a args) any { return join(s, iterate(a.at(0, "iterable", nil)), true) },
+		"format":    func(s string, a args) any { return braces(s, a) },
+		"zfill":     func(s string, a args) any { return zfill(s, intArg(a, 0, "width", 0)) },
+		"ljust":     func(s string, a args) any { return pad(s, a, 0, 1) },
+		"rjust":     func(s string, a args) any { return pad(s, a, 1, 0) },
+		"center":    func(s string, a args) any { return pad(s, a, 1, 1) },
+		"isalpha":   func(s string, _ args) any { return every(s, unicode.IsLetter) },
+		"isdigit":   func(s string, _ args) any { return every(s, unicode.IsDigit) },
+		"isdecimal": func(s string, _ args) any { return every(s, unicode.IsDigit) },
+		"isnumeric": func(s string, _ args) any { return every(s, unicode.IsNumber) },
+		"isspace":   func(s string, _ args) any { return every(s, unicode.IsSpace) },
+		"isalnum": func(s string, _ args) any {
+			return every(s, func(r rune) bool { return unicode.IsLetter(r) || unicode.IsNumber(r) })
+		},
+		"islower": func(s string, _ args) any { return s != strings.ToUpper(s) && s == strings.ToLower(s) },
+		"isupper": func(s string, _ args) any { return s != strings.ToLower(s) && s == strings.ToUpper(s) },
+	}
+}
+
+func every(s string, is func(rune) bool) bool {
+	return s != "" && strings.IndexFunc(s, func(r rune) bool { return !is(r) }) < 0
+}
+
+func capitalize(s string) string {
+	r, n := utf8.DecodeRuneInString(s)
+	if n == 0 {
+		return s
+	}
+	return string(unicode.ToTitle(r)) + strings.ToLower(s[n:])
+}
+
+// title is str.title: a capital after everything that is not a letter.
+func title(s string) string {
+	inside := false
+	return strings.Map(func(r rune) rune {
+		was := inside
+		inside = unicode.IsLetter(r)
+		if was {
+			return unicode.ToLower(r)
+		}
+		return unicode.ToTitle(r)
+	}, s)
+}
+
+func swapCase(r rune) rune {
+	if unicode.IsUpper(r) {
+		return unicode.ToLower(r)
+	}
+	return unicode.ToUpper(r)
+}
+
+// strip takes white space, or the characters given, off the ends of s.
+func strip(s string, a args, left, right bool) string {
+	cut := isSpace
+	if set, ok := strArg(a, 0, "chars"); ok {
+		cut = func(r rune) bool { return strings.ContainsRune(set, r) }
+	}
+	if left {
+		s = strings.TrimLeftFunc(s, cut)
+	}
+	if right {
+		s = strings.TrimRightFunc(s, cut)
+	}
+	return s
+}
+
+// isSpace is Python's str.isspace: Unicode's white space and four separators.
+func isSpace(r rune) bool { return unicode.IsSpace(r) || r >= 0x1c && r <= 0x1f }
+
+func split(s string, a args) []any {
+	sep, given := strArg(a, 0, "sep")
+	most := intArg(a, 1, "maxsplit", -1)
+	if !given {
+		return splitSpace(s, most)
+	}
+	if sep == "" {
+		fail("empty separator")
+	}
+	if most >= 0 {
+		most++
+	}
+	return anys(strings.SplitN(s, sep, most))
+}
+
+func splitSpace(s string, most int) []any {
+	list := []any{}
+	for s = strings.TrimLeftFunc(s, isSpace); s != ""; s = strings.TrimLeftFunc(s, isSpace) {
+		end := strings.IndexFunc(s, isSpace)
+		if end < 0 || len(list) == most {
+			end = len(s)
+			if len(list) == most {
+				s = strings.TrimRightFunc(s, isSpace)
+				end = len(s)
+			}
+		}
+		list = append(list, s[:end])
+		s = s[end:]
+	}
+	return list
+}
+
+func rsplit(s string, a args) []any {
+	sep, given := strArg(a, 0, "sep")
+	most := intArg(a, 1, "maxsplit", -1)
+	if !given && most < 0 {
+		return splitSpace(s, -1)
+	}
+	if !given || sep == "" {
+		fail("rsplit needs a separator")
+	}
+	parts := strings.Split(s, sep)
+	if most >= 0 && len(parts) > most+1 {
+		head := len(parts) - most
+		parts = append([]string{strings.Join(parts[:head], sep)}, parts[head:]...)
+	}
+	return anys(parts)
+}
+
+func anys(list []string) []any {
+	out := make([]any, len(list))
+	for i, s := range list {
+		out[i] = s
+	}
+	return out
+}
+
+func splitLines(s string, keep bool) []any {
+	lines := []any{}
+	for s != "" {
+		end, next := len(s), len(s)
+		if i := strings.IndexAny(s, "\n\r\v\f\x1c\x1d\x1e\u0085\u2028\u2029"); i >= 0 {
+			_, n := utf8.DecodeRuneInString(s[i:])
+			end, next = i, i+n
+			if strings.HasPrefix(s[i:], "\r\n") {
+				next = i + 2
+			}
+		}
+		if keep {
+			end = next
+		}
+		lines = append(lines, s[:end])
+		s = s[next:]
+	}
+	return lines
+}
+
+func partition(s, sep string) Tuple {
+	before, after, ok := strings.Cut(s, sep)
+	if !ok {
+		sep = ""
+	}
+	return Tuple{before, sep, after}
+}
+
+func rpartition(s, sep string) Tuple {
+	i := strings.LastIndex(s, sep)
+	if i < 0 {
+		return Tuple{"", "", s}
+	}
+	return Tuple{s[:i], sep, s[i+len(sep):]}
+}
+
+func affixed(s string, a args, has func(s, part string) bool) bool {
+	if len(a.pos) != 1 {
+		fail("startswith and endswith take one argument here")
+	}
+	if list, ok := a.pos[0].(Tuple); ok {
+		return slices.ContainsFunc(list, func(v any) bool {
+			part, ok := v.(string)
+			return ok && has(s, part)
+		})
+	}
+	return has(s, needStr(a, 0, "prefix"))
+}
+
+func replace(s, old, new string, n int) string {
+	if grow := len(new) - len(old); grow > 0 && strings.Count(s, old) > maxOutput/grow {
+		fail("a string of more than %d bytes", maxOutput)
+	}
+	return strings.Replace(s, old, new, n)
+}
+
+// find returns an index in runes.
+func find(s, part string, index func(s, part string) int) int {
+	i := index(s, part)
+	if i < 0 {
+		return -1
+	}
+	return utf8.RuneCountInString(s[:i])
+}
+
+// join puts sep between items; strict takes strings only, as str.join does.
+func join(sep string, items []any, strict bool) string {
+	var out strings.Builder
+	for i, v := range items {
+		if _, ok := v.(string); !ok && strict {
+			fail("sequence item %d: expected str instance, %s found", i, kindOf(v))
+		}
+		s := text(v)
+		if i > 0 {
+			s = sep + s
+		}
+		if out.Len()+len(s) > maxOutput {
+			fail("a string of more than %d bytes", maxOutput)
+		}
+		out.WriteString(s)
+	}
+	return out.String()
+}
+
+func zfill(s string, width int) string {
+	n := width - utf8.RuneCountInString(s)
+	if n <= 0 {
+		return s
+	}
+	sign := ""
+	if strings.HasPrefix(s, "-") || strings.HasPrefix(s, "+") {
+		sign, s = s[:1], s[1:]
+	}
+	return sign + fill("0", n) + s
+}
+
+func fill(s string, n int) string {
+	if n > maxOutput/max(len(s), 1) {
+		fail("a string of more than %d bytes", maxOutput)
+	}
+	return strings.Repeat(s, max(n, 0))
+}
+
+// pad fills s up to a width, in the proportion left to right.
+func pad(s string, a args, left, right int) string {
+	width, filler := intArg(a, 0, "width", 0), " "
+	if c, ok := strArg(a, 1, "fillchar"); ok {
+		filler = c
+	}
+	n := width - utf8.RuneCountInString(s)
+	if n <= 0 {
+		return s
+	}
+	l := n * left / (left + right)
+	if left == right {
+		l = n/2 + n&width&1 // as CPython centers
+	}
+	return fill(filler, l) + s + fill(filler, n-l)
+}

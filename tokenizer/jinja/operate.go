@@ -1,0 +1,357 @@
+package jinja
+
+import (
+	"math"
+	"math/big"
+	"strings"
+)
+
+// small returns an integer (or bool) as an int.
+func small(v any) (int, bool) {
+	switch v := v.(type) {
+	case int:
+		return v, true
+	case bool:
+		if v {
+			return 1, true
+		}
+		return 0, true
+	}
+	return 0, false
+}
+
+// real returns a number as a float.
+func real(v any) (float64, bool) {
+	switch v := v.(type) {
+	case float64:
+		return v, true
+	case *big.Int:
+		f, _ := new(big.Float).SetInt(v).Float64()
+		return f, true
+	}
+	i, ok := small(v)
+	return float64(i), ok
+}
+
+// whole returns an integer of any size.
+func whole(v any) (*big.Int, bool) {
+	if b, ok := v.(*big.Int); ok {
+		return b, true
+	}
+	i, ok := small(v)
+	return big.NewInt(int64(i)), ok
+}
+
+// shrink gives an int where one is enough.
+func shrink(b *big.Int) any {
+	if b.IsInt64() {
+		return int(b.Int64())
+	}
+	if b.BitLen() > 4*maxDigits {
+		fail("an integer of more than %d digits", maxDigits)
+	}
+	return b
+}
+
+func number(op string, v any) any {
+	defined(v)
+	if _, ok := real(v); !ok {
+		fail("bad operand type for unary %s: '%s'", op, kindOf(v))
+	}
+	if b, ok := v.(bool); ok {
+		i, _ := small(b)
+		return i
+	}
+	return v
+}
+
+// arithmetic is a op b.
+func arithmetic(op string, a, b any) any {
+	if op == "~" {
+		return joined(text(a), text(b))
+	}
+	defined(a)
+	defined(b)
+	if s, ok := a.(string); ok && op == "%" {
+		return format(s, b)
+	}
+	if v, ok := sequences(op, a, b); ok {
+		return v
+	}
+	if x, ok := whole(a); ok {
+		if y, ok := whole(b); ok {
+			return integers(op, x, y)
+		}
+	}
+	x, xok := real(a)
+	y, yok := real(b)
+	if !xok || !yok {
+		fail("unsupported operand type(s) for %s: '%s' and '%s'", op, kindOf(a), kindOf(b))
+	}
+	return floats(op, x, y)
+}
+
+func joined(a, b string) string {
+	if len(a)+len(b) > maxOutput {
+		fail("a string of more than %d bytes", maxOutput)
+	}
+	return a + b
+}
+
+// sequences adds strings and lists, and repeats them.
+func sequences(op string, a, b any) (any, bool) {
+	switch op {
+	case "+":
+		switch a := a.(type) {
+		case string:
+			if b, ok := b.(string); ok {
+				return joined(a, b), true
+			}
+		case []any:
+			if b, ok := b.([]any); ok {
+				return concat(a, b), true
+			}
+		case Tuple:
+			if b, ok := b.(Tuple); ok {
+				return Tuple(concat(a, b)), true
+			}
+		}
+	case "*":
+		if n, ok := small(a); ok {
+			return repeat(b, n)
+		}
+		if n, ok := small(b); ok {
+			return repeat(a, n)
+		}
+	}
+	return nil, false
+}
+
+func concat(a, b []any) []any {
+	if len(a)+len(b) > maxSteps {
+		fail("a list of more than %d items", maxSteps)
+	}
+	return append(append(make([]any, 0, len(a)+len(b)), a...), b...)
+}
+
+func repeat(v any, n int) (any, bool) {
+	n = max(n, 0)
+	if s := size(v); s > 0 && n > maxSteps/s {
+		fail("a repetition of more than %d", maxSteps)
+	}
+	switch v := v.(type) {
+	case string:
+		return strings.Repeat(v, n), true
+	case []any:
+		return repeated(v, n), true
+	case Tuple:
+		return Tuple(repeated(v, n)), true
+	}
+	return nil, false
+}
+
+func repeated(v []any, n int) []any {
+	if len(v) == 0 {
+		n = 0
+	}
+	out := []any{}
+	for range n {
+		out = append(out, v...)
+	}
+	return out
+}
+
+func integers(op string, x, y *big.Int) any {
+	z := new(big.Int)
+	switch op {
+	case "+":
+		return shrink(z.Add(x, y))
+	case "-":
+		return shrink(z.Sub(x, y))
+	case "*":
+		return shrink(z.Mul(x, y))
+	case "**":
+		if y.Sign() < 0 {
+			break
+		}
+		if x.BitLen() > 1 && (!y.IsInt64() || y.Int64() > int64(4*maxDigits/x.BitLen())) {
+			fail("a power of more than %d digits", maxDigits)
+		}
+		return shrink(z.Exp(x, y, nil))
+	case "//", "%":
+		if y.Sign() == 0 {
+			fail("integer division or modulo by zero")
+		}
+		m := new(big.Int)
+		if z.QuoRem(x, y, m); m.Sign() != 0 && m.Sign() != y.Sign() { // Python rounds down
+			z.Sub(z, big.NewInt(1))
+			m.Add(m, y)
+		}
+		if op == "%" {
+			return shrink(m)
+		}
+		return shrink(z)
+	}
+	a, _ := real(x)
+	b, _ := real(y)
+	return floats(op, a, b)
+}
+
+func floats(op string, x, y float64) any {
+	if y == 0 && (op == "/" || op == "//" || op == "%") {
+		fail("division by zero")
+	}
+	switch op {
+	case "+":
+		return x + y
+	case "-":
+		return x - y
+	case "*":
+		return x * y
+	case "/":
+		return x / y
+	case "//":
+		return math.Floor(x / y)
+	case "%":
+		if m := math.Mod(x, y); m != 0 && (m < 0) != (y < 0) {
+			return m + y
+		} else {
+			return m
+		}
+	}
+	if x == 0 && y < 0 {
+		fail("0.0 cannot be raised to a negative power")
+	}
+	return math.Pow(x, y)
+}
+
+// equal is a == b.
+func equal(a, b any) bool {
+	if x, ok := whole(a); ok {
+		if y, ok := whole(b); ok {
+			return x.Cmp(y) == 0
+		}
+	}
+	if x, ok := real(a); ok {
+		y, ok := real(b)
+		return ok && x == y
+	}
+	switch a := a.(type) {
+	case nil:
+		return b == nil
+	case string:
+		b, ok := b.(string)
+		return ok && a == b
+	case undefined:
+		_, ok := b.(undefined)
+		return ok
+	case []any:
+		b, ok := b.([]any)
+		return ok && equalLists(a, b)
+	case Tuple:
+		b, ok := b.(Tuple)
+		return ok && equalLists(a, b)
+	case span:
+		b, ok := b.(span)
+		return ok && (a == b || a.n == 0 && b.n == 0)
+	case Object:
+		b, ok := b.(Object)
+		if !ok || len(a) != len(b) {
+			return false
+		}
+		for _, m := range a {
+			if x, ok := b.Get(m.Key); !ok || !equal(m.Value, x) {
+				return false
+			}
+		}
+		return true
+	case *loop, *namespace:
+		return a == b
+	}
+	return false
+}
+
+func equalLists(a, b []any) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if !equal(a[i], b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// order compares a and b: numbers, strings, and lists of them.
+func order(op string, a, b any) int {
+	defined(a)
+	defined(b)
+	if x, ok := whole(a); ok {
+		if y, ok := whole(b); ok {
+			return x.Cmp(y)
+		}
+	}
+	x, xok := real(a)
+	y, yok := real(b)
+	if xok && yok {
+		switch {
+		case x < y:
+			return -1
+		case x > y:
+			return 1
+		}
+		return 0
+	}
+	switch a := a.(type) {
+	case string:
+		if b, ok := b.(string); ok {
+			return strings.Compare(a, b)
+		}
+	case []any:
+		if b, ok := b.([]any); ok {
+			return orderLists(op, a, b)
+		}
+	case Tuple:
+		if b, ok := b.(Tuple); ok {
+			return orderLists(op, a, b)
+		}
+	}
+	fail("'%s' not supported between instances of '%s' and '%s'", op, kindOf(a), kindOf(b))
+	return 0
+}
+
+func orderLists(op string, a, b []any) int {
+	for i := range min(len(a), len(b)) {
+		if !equal(a[i], b[i]) {
+			return order(op, a[i], b[i])
+		}
+	}
+	return len(a) - len(b)
+}
+
+// contains is x in v.
+func contains(v, x any) bool {
+	switch v := v.(type) {
+	case string:
+		s, ok := x.(string)
+		if !ok {
+			fail("'in <string>' requires string as left operand, not %s", kindOf(x))
+		}
+		return strings.Contains(v, s)
+	case Object:
+		s, ok := x.(string)
+		if ok {
+			_, ok = v.Get(s)
+		}
+		return ok
+	case nil, bool, int, float64, *big.Int, function:
+		fail("argument of type '%s' is not iterable", kindOf(v))
+	}
+	for _, item := range iterate(v) {
+		if equal(item, x) {
+			return true
+		}
+	}
+	return false
+}

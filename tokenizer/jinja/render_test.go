@@ -1,0 +1,48 @@
+package jinja
+
+import (
+	"encoding/json"
+	"os"
+	"testing"
+)
+
+// TestRenders compares with what Jinja2 made of each snippet (testdata/make_renders.py).
+func TestRenders(t *testing.T) {
+	data, err := os.ReadFile("testdata/renders.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var golden struct {
+		Variables Object
+		Cases     []struct {
+			Template string
+			Rendered *string
+			Error    string
+		}
+	}
+	if err := json.Unmarshal(data, &golden); err != nil {
+		t.Fatal(err)
+	}
+	vars := map[string]any{}
+	for _, m := range golden.Variables {
+		vars[m.Key] = m.Value
+	}
+	for _, c := range golden.Cases {
+		var got string
+		k, err := Parse(c.Template)
+		if err == nil {
+			got, err = k.Render(vars)
+		}
+		switch {
+		case c.Rendered == nil && err == nil:
+			t.Errorf("%q\nrendered %q, want the error %s", c.Template, got, c.Error)
+		case c.Rendered != nil && err != nil:
+			t.Errorf("%q\n%v, want %q", c.Template, err, *c.Rendered)
+		case c.Rendered != nil && got != *c.Rendered:
+			t.Errorf("%q\n got %q\nwant %q", c.Template, got, *c.Rendered)
+		}
+	}
+	if len(golden.Cases) < 100 {
+		t.Errorf("only %d cases", len(golden.Cases))
+	}
+}
