@@ -220,6 +220,54 @@ func TestPreemption(t *testing.T) {
 	}
 }
 
+// Who gave way goes on before who came later.
+func TestPreemptionOrder(t *testing.T) {
+	o := Options{Vocab: testVocab, Context: 64, MaxSequences: 8}
+	f := newFake(o, 12, 2)
+	s := &scheduler{Options: o.complete(), pages: kvcache.New(12, 2)}
+	s.jobs = append(s.jobs, newJob(Request{Prompt: seq(1, 3), Samples: 8, Limit: 20, Sampling: warm}, nil))
+	waited := 0
+	for p := s.next(); p != nil; p = s.next() {
+		order := func(a, b *sequence) int { return a.sample - b.sample }
+		if all := append(slices.Clone(s.running), s.ready...); !slices.IsSortedFunc(all, order) {
+			t.Fatal("a later sample runs or waits before an earlier one")
+		}
+		waited = max(waited, len(s.ready))
+		tokens, err := f.Step(&p.batch, p.draws)
+		if err == nil {
+			err = s.commit(tokens)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if waited < 2 {
+		t.Errorf("at most %d waited at once", waited)
+	}
+}
+
+// A newcomer does not take the page that a running sequence is about to need.
+func TestRoomToGrow(t *testing.T) {
+	r := newRig(t, Options{Vocab: testVocab, Context: 64, MaxSequences: 8}, 5, 4)
+	r.want(t, Request{Prompt: seq(1, 16), Samples: 2, Limit: 5, Sampling: warm})
+	if s := r.Stats(); s.Preempted != 0 || s.Drawn != 10 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// When pages are needed, the end of a prefix is given up before its beginning.
+func TestPrefixBeginningStays(t *testing.T) {
+	r := newRig(t, Options{Vocab: testVocab, Context: 64}, 6, 2)
+	a := Request{Prompt: seq(1, 9), Samples: 1, Limit: 1} // four whole pages and a part
+	r.want(t, a)
+	r.want(t, Request{Prompt: seq(20, 8), Samples: 1, Limit: 1}) // four pages, of which two were idle
+	before := r.Stats().Reused
+	r.want(t, a)
+	if n := r.Stats().Reused - before; n != 4 {
+		t.Errorf("%d tokens reused, want the first 4", n)
+	}
+}
+
 func TestScoreOnly(t *testing.T) {
 	for _, n := range []int{1, 2, 9, 30} {
 		r := newRig(t, Options{Vocab: testVocab, Context: 64, TokensPerStep: 7, MaxSequences: 3}, 8, 4)
@@ -313,10 +361,19 @@ func TestLeaving(t *testing.T) {
 	within(t, "pages free", idle)
 }
 
-// A reader who does not read holds up nobody, and finds all its events when it does.
+// A reader who does not read holds up nobody, and finds all its events when it does. What it does with the
+// request's slices meanwhile is its own affair.
 func TestSlowReader(t *testing.T) {
-	r := newRig(t, Options{Vocab: testVocab, Context: 64}, 40, 4)
-	req := Request{Prompt: seq(0, 9), Samples: 2, Limit: 30, Sampling: warm}
+	r := newRig(t, Options{Vocab: testVocab, Context: 64, MaxSequences: 1}, 40, 4)
+	req := Request{Prompt: seq(0, 9), Samples: 2, Limit: 8, Stop: []int32{3}, Sampling: warm}
+	want := r.fake.alone(req)
+	changed := make(chan bool)
+	r.fake.onStep = func(*batch.Batch) error {
+		if r.fake.steps == 2 { // the second sample has yet to start
+			<-changed
+		}
+		return nil
+	}
 	var got [2][]Event
 	first := true
 	for e, err := range r.Generate(t.Context(), req) {
@@ -326,11 +383,14 @@ func TestSlowReader(t *testing.T) {
 		got[e.Sample] = append(got[e.Sample], e)
 		if first {
 			first = false
-			within(t, "all drawn", func() bool { return r.Stats().Drawn == 60 })
+			clear(req.Prompt)
+			req.Stop[0] = want[1][0].Token.ID
+			close(changed)
+			within(t, "all drawn", func() bool { return r.Stats().Drawn == int64(len(want[0])+len(want[1])) })
 			r.want(t, Request{Prompt: seq(5, 5), Samples: 1, Limit: 5, Sampling: warm})
 		}
 	}
-	if diff := cmp.Diff(r.fake.alone(req), got[:]); diff != "" {
+	if diff := cmp.Diff(want, got[:]); diff != "" {
 		t.Error(diff)
 	}
 }

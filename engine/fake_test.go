@@ -241,6 +241,13 @@ func (f *fake) wellFormed(b *batch.Batch, draws []sample.Draw) error {
 			return fmt.Errorf("sequence %d: %w", s, err)
 		}
 	}
+	if words := (f.vocab + 31) / 32; f.vocab%32 != 0 {
+		for i := words - 1; i < len(b.Masks); i += words {
+			if b.Masks[i]>>(f.vocab%32) != 0 {
+				return fmt.Errorf("mask word %d allows ids beyond the vocabulary", i)
+			}
+		}
+	}
 	last := int32(-1)
 	for i, row := range b.Want {
 		if row <= last || int(row) >= len(b.Tokens) {

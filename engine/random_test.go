@@ -116,7 +116,6 @@ func TestRandomSchedules(t *testing.T) {
 		p := &player{
 			rng: rng, fake: newFake(o, pages, size),
 			sched: &scheduler{Options: o.complete(), pages: kvcache.New(pages, size)},
-			live:  map[*job]*played{},
 		}
 		for range 60 {
 			p.move(t)
@@ -141,14 +140,15 @@ type player struct {
 	rng   *rand.Rand
 	fake  *fake
 	sched *scheduler
-	live  map[*job]*played
+	live  []*played
 	count int
 }
 
 // played is what a request has got so far, and what it must get.
 type played struct {
+	*job
 	got, want [][]Event
-	gone      bool
+	left      bool
 }
 
 // move does one random thing.
@@ -159,10 +159,10 @@ func (p *player) move(t *rapid.T) {
 	case n < 18:
 		p.turn(t)
 	case n == 18:
-		for j, l := range p.live { // any of them leaves
-			j.end(nil)
-			l.gone = true
-			break
+		if len(p.live) > 0 {
+			l := p.live[p.rng.IntN(len(p.live))]
+			l.end(nil)
+			l.left = true
 		}
 	default:
 		p.exclusive(t)
@@ -182,7 +182,7 @@ func (p *player) submit(t *rapid.T) {
 		return // answered without a step
 	}
 	j := newJob(r, c)
-	p.live[j] = &played{got: make([][]Event, r.Samples), want: p.fake.alone(r)}
+	p.live = append(p.live, &played{job: j, got: make([][]Event, r.Samples), want: p.fake.alone(r)})
 	p.sched.jobs = append(p.sched.jobs, j)
 	p.count++
 }
@@ -204,26 +204,24 @@ func (p *player) turn(t *rapid.T) bool {
 	if err := s.check(); err != nil {
 		t.Fatal(err)
 	}
-	for j, l := range p.live {
-		p.receive(t, j, l)
-	}
+	p.live = slices.DeleteFunc(p.live, func(l *played) bool { return p.receive(t, l) })
 	return plan != nil
 }
 
-func (p *player) receive(t *rapid.T, j *job, l *played) {
-	events, over, err := j.take(nil)
+// receive compares what has come for a request and reports whether that was all.
+func (p *player) receive(t *rapid.T, l *played) bool {
+	events, over, err := l.take(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l.gone {
-		delete(p.live, j)
-		return
+	if l.left {
+		return true
 	}
 	for _, e := range events {
 		l.got[e.Sample] = append(l.got[e.Sample], e)
 		n := len(l.got[e.Sample])
 		if diff := cmp.Diff(l.want[e.Sample][:n], l.got[e.Sample]); diff != "" {
-			t.Fatalf("%+v, sample %d (-alone +here):\n%s", j.Request, e.Sample, diff)
+			t.Fatalf("%+v, sample %d (-alone +here):\n%s", l.Request, e.Sample, diff)
 		}
 	}
 	if over {
@@ -232,8 +230,8 @@ func (p *player) receive(t *rapid.T, j *job, l *played) {
 				t.Fatalf("sample %d ended after %d of %d events", n, len(l.got[n]), len(l.want[n]))
 			}
 		}
-		delete(p.live, j)
 	}
+	return over
 }
 
 // exclusive lets what has begun finish, and changes the weights.
@@ -247,8 +245,8 @@ func (p *player) exclusive(t *rapid.T) {
 	p.sched.hold = false
 	p.fake.generation++
 	p.sched.pages.Drop()
-	for j, l := range p.live {
-		l.want = p.fake.alone(j.Request)
+	for _, l := range p.live {
+		l.want = p.fake.alone(l.Request)
 	}
 }
 

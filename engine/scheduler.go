@@ -13,6 +13,11 @@ import (
 // step's budget goes; then new sequences, if their pages are there. When pages run out the youngest
 // sequence gives its own back and waits; it is computed again later with equal results, since a draw
 // is a function of seed, sample and step. The oldest can always go on, as any one request fits alone.
+//
+// A sequence shares the whole pages of its beginning with all that begin alike under the same adapter, the
+// samples of its own request first of all, and computes the rest into pages of its own. So nothing is ever
+// written to a shared page: instead of copying a part-filled page, each computes its few tokens again, which
+// gives equal bits since a row depends on its own sequence only.
 type scheduler struct {
 	Options
 	pages   *kvcache.Pool
