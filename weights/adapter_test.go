@@ -113,6 +113,28 @@ func TestAdapterOfAnotherModel(t *testing.T) {
 	}
 }
 
+// A pair on the head is valid LoRA but not computed here; a targeted projection without pair is not whole.
+func TestAdapterCheck(t *testing.T) {
+	model := weights.Config{Architecture: "llama", Layers: 2, Hidden: 8, Heads: 2, KVHeads: 1, HeadDim: 4, FFN: 12, Vocab: 16}
+	a, err := weights.NewAdapter(weights.AdapterConfig{R: 1, Alpha: 1, Targets: weights.Targets{Regexp: ".*_proj|lm_head"}}, model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := a.Pairs["model.layers.0.self_attn.q_proj"]
+	a.Pairs["lm_head"] = q
+	if err := a.Check(model); err == nil || !strings.Contains(err.Error(), "lm_head is not supported") {
+		t.Errorf("head: %v", err)
+	}
+	delete(a.Pairs, "lm_head")
+	delete(a.Pairs, "model.layers.1.mlp.up_proj")
+	if err := a.Check(model); err == nil || !strings.Contains(err.Error(), "no pair for model.layers.1.mlp.up_proj") {
+		t.Errorf("missing: %v", err)
+	}
+	if _, err := weights.NewAdapter(weights.AdapterConfig{R: 1, Alpha: 1, Targets: weights.Targets{Names: []string{"q_prj"}}}, model); err == nil || !strings.Contains(err.Error(), `"q_prj"`) {
+		t.Errorf("misspelt: %v", err)
+	}
+}
+
 // What is written is what was read; the configuration says of every setting what PEFT's own says, and
 // leaves out only settings that PEFT has at their defaults.
 func TestWriteAdapterLikePEFT(t *testing.T) {

@@ -224,50 +224,6 @@ func TestOpenRefused(t *testing.T) {
 	}
 }
 
-// What would not open is not written, and config.json names the type that was written.
-func TestWriteModelRefuses(t *testing.T) {
-	m, err := Open(tinyModel(t, tinyConfig, nil))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer m.Close()
-	var list []Tensor
-	for _, name := range m.Names() {
-		x, err := m.Tensor(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		list = append(list, Encode(name, BF16, x.Shape, x.Float32(nil)))
-	}
-	dir := filepath.Join(t.TempDir(), "model")
-	if err := WriteModel(dir, m.Config, m.Generation, list[1:]); err == nil || !strings.Contains(err.Error(), "missing") {
-		t.Errorf("a tensor short: %v", err)
-	}
-	odd := m.Config
-	odd.QKVBias = true // a Llama with biases on q, k and v but not on o
-	biased := slices.Clone(list)
-	for _, p := range odd.Projections(0)[:3] {
-		biased = append(biased, Encode(p.Module+".bias", BF16, []int{p.Out}, make([]float32, p.Out)))
-	}
-	if err := WriteModel(dir, odd, m.Generation, biased); err == nil || !strings.Contains(err.Error(), "biases") {
-		t.Errorf("odd biases: %v", err)
-	}
-	if _, err := os.Stat(dir); err == nil {
-		t.Error("something was written")
-	}
-	if err := WriteModel(dir, m.Config, m.Generation, list); err != nil {
-		t.Fatal(err)
-	}
-	again, err := Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer again.Close()
-	if again.Config.DType != "bfloat16" {
-		t.Errorf("type %q", again.Config.DType)
-	}
-}
-
 // An index and its shards must agree, and every shard must be whole.
 func TestShards(t *testing.T) {
 	dir := tinyModel(t, tinyConfig, nil)

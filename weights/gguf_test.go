@@ -16,8 +16,8 @@ import (
 type ggufFile struct {
 	magic    string
 	version  uint32
-	tensors  int // the count in the header, when not -1
-	keys     int // likewise
+	tensors  int64 // the count in the header, when not -1
+	keys     int64 // likewise
 	metadata [][]byte
 	infos    [][]byte
 	body     []byte
@@ -61,10 +61,10 @@ func (g *ggufFile) tensor(name string, kind uint32, data []byte, dims ...uint64)
 
 func (g *ggufFile) bytes() []byte {
 	if g.tensors == -1 {
-		g.tensors = len(g.infos)
+		g.tensors = int64(len(g.infos))
 	}
 	if g.keys == -1 {
-		g.keys = len(g.metadata)
+		g.keys = int64(len(g.metadata))
 	}
 	b := slices.Concat([]byte(g.magic), le32(g.version), le64(uint64(g.tensors)), le64(uint64(g.keys)), slices.Concat(g.metadata...), slices.Concat(g.infos...))
 	if len(g.body) > 0 {
@@ -82,7 +82,7 @@ var hostileGGUF = map[string]struct {
 	"magic alone":         {[]byte("GGUF"), "truncated"},
 	"version 1":           {func() []byte { g := newGGUF(); g.version = 1; return g.bytes() }(), "version 1"},
 	"big-endian":          {func() []byte { g := newGGUF(); g.version = 3 << 24; return g.bytes() }(), "big-endian"},
-	"absurd tensors":      {func() []byte { g := newGGUF(); g.tensors = math.MaxInt; return g.bytes() }(), "tensors do not fit"},
+	"absurd tensors":      {func() []byte { g := newGGUF(); g.tensors = math.MaxInt64; return g.bytes() }(), "tensors do not fit"},
 	"absurd metadata":     {func() []byte { g := newGGUF(); g.keys = 1 << 40; return g.bytes() }(), "metadata do not fit"},
 	"fewer tensors":       {func() []byte { g := newGGUF().text("a", strings.Repeat(" ", 99)); g.tensors = 1; return g.bytes() }(), "truncated"},
 	"key beyond the file": {slices.Concat([]byte("GGUF"), le32(3), le64(0), le64(1), le64(math.MaxUint64), make([]byte, 20)), "truncated"},
@@ -113,7 +113,8 @@ var hostileGGUF = map[string]struct {
 
 func TestGGUFHostile(t *testing.T) {
 	for name, tt := range hostileGGUF {
-		if _, err := parseGGUF(tt.file); err == nil || !strings.Contains(err.Error(), tt.want) {
+		err := allocates(t, name, len(tt.file), func() error { _, err := parseGGUF(tt.file); return err })
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %s", name, err, tt.want)
 		}
 	}
@@ -290,6 +291,30 @@ func TestGGUFLlama3Scaling(t *testing.T) {
 	g, _ = tinyLlama("llama")
 	if _, err := openTiny(t, g.tensor("rope_freqs.weight", 0, factors(100000), 4)); err == nil || !strings.Contains(err.Error(), "not that of Llama 3") {
 		t.Errorf("factors of another context: %v", err)
+	}
+}
+
+// Every type of number in the metadata.
+func TestGGUFNumbers(t *testing.T) {
+	g := newGGUF().raw("u8", ggufU8, []byte{200}).raw("i8", ggufI8, []byte{200}).raw("u16", ggufU16, []byte{0, 200}).raw("i16", ggufI16, []byte{0, 200})
+	g.raw("u32", ggufU32, le32(1<<31)).raw("i32", ggufI32, le32(1<<31)).raw("u64", ggufU64, le64(1<<40)).raw("i64", ggufI64, le64(1<<64-5))
+	g.raw("f64", ggufF64, le64(math.Float64bits(0.1))).f32("f32", 0.1).raw("bool", ggufBool, []byte{1}).raw("huge", ggufU64, le64(1<<64-5)).text("text", "7")
+	p, err := parseGGUF(g.raw("list", ggufArray, le32(ggufU8), le64(1), []byte{7}).bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]float64{
+		"u8": 200, "i8": 200 - 256, "u16": 200 << 8, "i16": 200<<8 - 65536, "u32": 1 << 31, "i32": -1 << 31, "u64": 1 << 40, "i64": -5,
+		"f64": 0.1, "f32": 0.1, "bool": 1, // a float32 means the decimal number that it was
+	} {
+		if have, ok := p.number(key); !ok || have != want {
+			t.Errorf("%s: %v %v, want %v", key, have, ok, want)
+		}
+	}
+	for _, key := range []string{"huge", "text", "list", "none"} {
+		if have, ok := p.integer(key); ok {
+			t.Errorf("%s is no integer, but gave %d", key, have)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"io"
 	"math"
 	"os"
@@ -319,7 +320,7 @@ func TestVocabularyFiles(t *testing.T) {
 }
 
 // A written model opens as what it was.
-func TestWriteModel(t *testing.T) {
+func TestModelRoundTrip(t *testing.T) {
 	m := open(t, "goldens", "qwen2_tied_bf16_sharded")
 	var list []weights.Tensor
 	for _, name := range m.Names() {
@@ -330,7 +331,13 @@ func TestWriteModel(t *testing.T) {
 		list = append(list, x)
 	}
 	dir := filepath.Join(t.TempDir(), "model")
-	if err := weights.WriteModel(dir, m.Config, m.Generation, list); err != nil {
+	err := weights.WriteDir(dir, func(tmp string) error {
+		return errors.Join(
+			weights.WriteSafetensors(filepath.Join(tmp, "model.safetensors"), list, nil),
+			os.WriteFile(filepath.Join(tmp, "config.json"), m.Config.JSON(), 0o666),
+			os.WriteFile(filepath.Join(tmp, "generation_config.json"), m.Generation.JSON(), 0o666))
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	again, err := weights.Open(dir)

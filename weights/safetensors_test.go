@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -54,9 +55,23 @@ var hostileSafetensors = map[string]struct {
 	"deep":               {safetensorsFile(strings.Repeat(`{"a":`, 20000), 0), "JSON"},
 }
 
+// allocates fails the test when parsing a file of n bytes asks for memory out of proportion.
+func allocates(t *testing.T, name string, n int, parse func() error) error {
+	t.Helper()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	err := parse()
+	runtime.ReadMemStats(&after)
+	if got := after.TotalAlloc - before.TotalAlloc; got > uint64(1<<17+64*n) {
+		t.Errorf("%s: %d bytes allocated for a file of %d", name, got, n)
+	}
+	return err
+}
+
 func TestSafetensorsHostile(t *testing.T) {
 	for name, tt := range hostileSafetensors {
-		if _, err := parseSafetensors(tt.file); err == nil || !strings.Contains(err.Error(), tt.want) {
+		err := allocates(t, name, len(tt.file), func() error { _, err := parseSafetensors(tt.file); return err })
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %s", name, err, tt.want)
 		}
 		path := filepath.Join(t.TempDir(), "x.safetensors")

@@ -59,9 +59,6 @@ func (t DType) Block() int { return layouts[t].block }
 // BlockSize is the number of bytes of one block.
 func (t DType) BlockSize() int { return layouts[t].size }
 
-// Quantised reports whether t is one of ggml's block formats.
-func (t DType) Quantised() bool { return layouts[t].block > 1 }
-
 // RowSize is the number of bytes of a row of n elements; n must be a multiple of t.Block().
 func (t DType) RowSize(n int) int { return n / layouts[t].block * layouts[t].size }
 

@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 )
 
@@ -92,36 +90,4 @@ func quote(b *bytes.Buffer, s string) {
 	e.SetEscapeHTML(false)
 	e.Encode(s) // a string cannot fail
 	b.Truncate(b.Len() - 1)
-}
-
-// WriteModel writes config.json, generation_config.json and model.safetensors into dir, which it makes
-// if need be. Each file appears whole; call it from WriteDir where the directory must too. The tensors
-// must be the model's; config.json names their type, whatever c.DType says.
-func WriteModel(dir string, c Config, g Generation, tensors []Tensor) error {
-	m := &Model{Config: c, tensors: map[string]Tensor{}}
-	for _, t := range tensors {
-		m.tensors[t.Name] = t
-	}
-	if err := m.check(); err != nil {
-		return fmt.Errorf("model: write %s: %w", dir, err)
-	}
-	c.DType = map[DType]string{F32: "float32", F16: "float16", BF16: "bfloat16"}[tensors[0].Type]
-	if again, err := ParseConfig(c.JSON()); err != nil {
-		return fmt.Errorf("model: write %s: %w", dir, err)
-	} else if len(again.Parameters()) != len(c.Parameters()) {
-		return fmt.Errorf("model: write %s: a config.json cannot say which biases this %s model has", dir, c.Architecture)
-	}
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return fmt.Errorf("model: %w", err)
-	}
-	if err := WriteSafetensors(filepath.Join(dir, oneFile), tensors, map[string]string{"format": "pt"}); err != nil {
-		return err
-	}
-	if err := writeBytes(filepath.Join(dir, "generation_config.json"), g.JSON()); err != nil {
-		return fmt.Errorf("model: %w", err)
-	}
-	if err := writeBytes(filepath.Join(dir, "config.json"), c.JSON()); err != nil {
-		return fmt.Errorf("model: %w", err)
-	}
-	return nil
 }
