@@ -43,6 +43,7 @@ func BenchmarkLinear(b *testing.B) {
 					r := rand.New(rand.NewPCG(2, 2))
 					x, out := put(b, d, matrix{m, s[1], normals(r, m*s[1])}, 0), d.New(kernels.F32, m, s[0])
 					defer d.Free(out)
+					d.Fill(out, 0) // the system finds the pages now
 					i := 0
 					for b.Loop() {
 						d.Linear(out, x, ws[i%len(ws)], kernels.Tensor{})
@@ -66,6 +67,7 @@ func BenchmarkLinearGrad(b *testing.B) {
 					r := rand.New(rand.NewPCG(2, 2))
 					dout, dx := put(b, d, matrix{m, s[0], normals(r, m*s[0])}, 0), d.New(kernels.F32, m, s[1])
 					defer d.Free(dx)
+					d.Fill(dx, 0)
 					i := 0
 					for b.Loop() {
 						d.LinearGrad(dx, dout, ws[i%len(ws)])

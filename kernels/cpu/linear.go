@@ -67,7 +67,7 @@ func cost(rows, n int) int { return (rows + 16) * n }
 // plan cuts the product into blocks and pieces.
 func (t *linearTask) plan(threads int) {
 	k, panels := t.w.cols, t.w.panels()
-	t.cutK, t.cutRows = k, t.rows
+	t.cutK = k
 	if t.rows > tileRows && k > cutInputs {
 		t.cutK = ceilDiv(ceilDiv(k, ceilDiv(k, cutInputs)), lanes) * lanes
 	}
@@ -76,10 +76,7 @@ func (t *linearTask) plan(threads int) {
 		t.splits = max(1, min(ceilDiv(2*threads, panels), t.rows/(2*tileRows)))
 	}
 	share := ceilDiv(t.rows, t.splits)
-	t.cutRows = share
-	if size := share * t.cutK * 4; size > cacheRows {
-		t.cutRows = ceilDiv(ceilDiv(share, ceilDiv(size, cacheRows)), tileRows) * tileRows
-	}
+	t.cutRows = evenly(share, cacheRows/(4*t.cutK))
 	t.chunk = max(1, panels/(8*threads))
 	if t.cutK < k || t.cutRows < share {
 		t.chunk = max(1, min(longestRun, ceilDiv(panels, 2*threads)))
@@ -110,6 +107,7 @@ func (t *linearTask) piece(lo, hi, first int, following unsafe.Pointer, worker i
 	for r := lo; r < hi; r += t.cutRows {
 		rows := min(t.cutRows, hi-r)
 		for k := 0; k < t.w.cols; k += t.cutK {
+			b := t.block(r, rows, k, worker)
 			for p := first; p < last; p++ {
 				next := following
 				switch {
@@ -120,44 +118,70 @@ func (t *linearTask) piece(lo, hi, first int, following unsafe.Pointer, worker i
 				case r+t.cutRows < hi:
 					next = t.w.at(first, 0)
 				}
-				t.panel(r, rows, p, k, next, worker)
+				t.panel(b, p, next)
 			}
 		}
 	}
 }
 
-// panel computes the tiles of some rows with inputs k … k+cutK-1 of panel p.
-func (t *linearTask) panel(r, rows, p, k int, next unsafe.Pointer, worker int) {
+// A linearBlock is the rows from r on and the inputs from k on that panels go over.
+type linearBlock struct {
+	r, rows  int
+	k, terms int
+	x        unsafe.Pointer
+	xRow     int       // bytes
+	wide     []float32 // room for a widened panel
+}
+
+// block cuts a block out of x, and copies it where its rows lie badly.
+func (t *linearTask) block(r, rows, k, worker int) linearBlock {
+	b := linearBlock{r: r, rows: rows, k: k, terms: min(t.cutK, t.w.cols-k), x: unsafe.Add(t.x, r*t.xRow+4*k), xRow: t.xRow}
+	wide, copied := 0, 0
+	if t.w.bf16 && rows >= widenFrom {
+		wide = t.cutK * lanes
+	}
+	if spreads(rows, t.xRow) {
+		copied = spreadSize(rows, b.terms)
+	}
+	space := t.d.workspace(worker, wide+copied)
+	b.wide = space[:wide]
+	if copied > 0 {
+		b.x, b.xRow = spread(space[wide:], b.x, rows, t.xRow, b.terms)
+	}
+	return b
+}
+
+// panel computes the tiles of a block with panel p.
+func (t *linearTask) panel(b linearBlock, p int, next unsafe.Pointer) {
 	a := tile{
-		panel: t.w.at(p, k), k: min(t.cutK, t.w.cols-k), line: t.w.line,
-		row: t.xRow, step: 4, outRow: t.outRow,
+		panel: t.w.at(p, b.k), k: b.terms, line: t.w.line,
+		row: b.xRow, step: 4, outRow: t.outRow,
 		mask: maskOf(t.w.rows - p*lanes), alpha: 1,
 	}
-	if k > 0 {
+	if b.k > 0 {
 		a.start = 1
 	}
-	if t.bias != nil && k+a.k == t.w.cols {
+	if t.bias != nil && b.k+b.terms == t.w.cols {
 		a.bias = unsafe.Add(t.bias, p*4*lanes)
 	}
 	size, stream, bf16 := a.k*a.line, a.line/2, t.w.bf16
 	streamed := a.panel
-	if bf16 && rows >= widenFrom {
-		wide := unsafe.Pointer(&t.d.workspace(worker, a.k*lanes)[0])
-		m := move{dst: wide, src: a.panel, n: a.k}
+	if len(b.wide) > 0 {
+		m := move{dst: unsafe.Pointer(&b.wide[0]), src: a.panel, n: a.k}
 		m.widen()
-		a.panel, a.line, bf16 = wide, lineF32, false
+		a.panel, a.line, bf16 = m.dst, lineF32, false
 	}
-	tiles := ceilDiv(rows, tileRows)
-	spread := min(tiles, prefetchers)
+	tiles := ceilDiv(b.rows, tileRows)
+	sharers := min(tiles, prefetchers)
 	for i := range tiles {
-		lo, hi := rows*i/tiles, rows*(i+1)/tiles
-		a.x = unsafe.Add(t.x, (r+lo)*t.xRow+4*k)
-		a.out = unsafe.Add(t.out, (r+lo)*t.outRow+4*lanes*p)
+		lo, hi := b.rows*i/tiles, b.rows*(i+1)/tiles
+		a.x = unsafe.Add(b.x, lo*b.xRow)
+		a.out = unsafe.Add(t.out, (b.r+lo)*t.outRow+4*lanes*p)
 		switch {
 		case tiles == 1:
 			a.ahead, a.aheadStep = uintptr(streamed)+prefetchFar, stream
-		case i < spread && next != nil:
-			a.ahead, a.aheadStep = uintptr(next)+uintptr(i*size/spread), stream/spread
+		case i < sharers && next != nil:
+			a.ahead, a.aheadStep = uintptr(next)+uintptr(i*size/sharers), stream/sharers
 		default:
 			a.ahead, a.aheadStep = uintptr(a.panel), 0
 		}

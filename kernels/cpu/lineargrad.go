@@ -12,18 +12,21 @@ import (
 // the 32 x 32 blocks of a few inputs are transposed, and widened, into a panel whose lanes are inputs
 // and whose lines are outputs, and the tiles of the forward product run over that.
 type linearGradTask struct {
-	w            *weight
-	dout, dx     unsafe.Pointer
-	rows         int
-	doutRow, row int // bytes, of dout and dx
-	cutN         int // outputs of a transposed panel, a multiple of 32
-	splits       int // of the rows
-	next         atomic.Int64
-	d            *Device
+	w             *weight
+	dout, dx      unsafe.Pointer
+	rows          int
+	doutRow, row  int // bytes, of dout and dx
+	cutRows, cutN int // a block of dout; cutN, a multiple of 32, is also a transposed panel's lines
+	blocks        int // of cutRows rows
+	runs, chunk   int // runs of chunk panels of 32 inputs
+	next          atomic.Int64
+	d             *Device
 }
 
-// mostLines is the most lines of a transposed panel: 256 KB.
-const mostLines = 2048
+const (
+	mostLines  = 2048 // of a transposed panel, which then takes 256 KB
+	leastLines = 256
+)
 
 // LinearGrad adds dout·w to dx: each element is one sum that starts from what dx holds, w's rows
 // ascending, one rounding a term.
@@ -39,12 +42,7 @@ func (d *Device) LinearGrad(dx, dout kernels.Tensor, w kernels.Weight) {
 	t.d, t.w, t.rows = d, wt, dx.Rows
 	t.dout, t.doutRow = unsafe.Pointer(&from[0]), 4*dout.Stride
 	t.dx, t.row = unsafe.Pointer(&to[0]), 4*dx.Stride
-	lines := cacheRows / (4 * t.rows) / lanes * lanes
-	t.cutN = min(max(lines, 256), mostLines, ceilDiv(w.Rows, lanes)*lanes)
-	t.splits = 1
-	if panels := ceilDiv(w.Cols, lanes); panels < 2*d.team.size {
-		t.splits = max(1, min(ceilDiv(2*d.team.size, panels), t.rows/(4*tileRows)))
-	}
+	t.plan(d.team.size)
 	t.next.Store(0)
 	if cost(t.rows, w.Rows*w.Cols) < worthSharing {
 		t.work(0)
@@ -54,37 +52,56 @@ func (d *Device) LinearGrad(dx, dout kernels.Tensor, w kernels.Weight) {
 	t.dout, t.dx, t.w = nil, nil, nil
 }
 
-// work takes 32 inputs of a split of the rows at a time until none is left.
-func (t *linearGradTask) work(worker int) {
+// plan cuts the product so that a block of dout stays in the second cache while the panels of a run
+// are transposed and go over it. A piece is a block of rows and a run.
+func (t *linearGradTask) plan(threads int) {
 	panels := ceilDiv(t.w.cols, lanes)
+	t.cutRows = evenly(t.rows, cacheRows/(4*leastLines))
+	if pieces := ceilDiv(t.rows, t.cutRows) * panels; pieces < 2*threads { // too few for everyone
+		t.cutRows = min(t.cutRows, max(4*tileRows, ceilDiv(t.rows, ceilDiv(2*threads, panels))))
+	}
+	t.blocks = ceilDiv(t.rows, t.cutRows)
+	lines := cacheRows / (4 * t.cutRows) / lanes * lanes
+	t.cutN = min(max(lines, leastLines), mostLines, ceilDiv(t.w.rows, lanes)*lanes)
+	t.chunk = max(1, min(longestRun, t.blocks*panels/(4*threads)))
+	t.runs = ceilDiv(panels, t.chunk)
+}
+
+// work takes pieces until none is left.
+func (t *linearGradTask) work(worker int) {
 	for {
 		i := int(t.next.Add(1)) - 1
-		if i >= panels*t.splits {
+		if i >= t.blocks*t.runs {
 			return
 		}
-		s, q := i/panels, i%panels
-		t.piece(t.rows*s/t.splits, t.rows*(s+1)/t.splits, q, worker)
+		lo, first := i/t.runs*t.cutRows, i%t.runs*t.chunk
+		t.piece(lo, min(lo+t.cutRows, t.rows), first, min(first+t.chunk, ceilDiv(t.w.cols, lanes)), worker)
 	}
 }
 
-// piece adds inputs 32q … 32q+31 of rows lo … hi-1.
-func (t *linearGradTask) piece(lo, hi, q, worker int) {
-	panel := unsafe.Pointer(&t.d.workspace(worker, t.cutN*lanes)[0])
+// piece adds the inputs of panels first … last-1 to rows lo … hi-1.
+func (t *linearGradTask) piece(lo, hi, first, last, worker int) {
+	copied := 0
+	if spreads(hi-lo, t.doutRow) {
+		copied = spreadSize(hi-lo, t.cutN)
+	}
+	space := t.d.workspace(worker, t.cutN*lanes+copied)
+	panel := unsafe.Pointer(&space[0])
 	for n := 0; n < t.w.rows; n += t.cutN {
 		k := min(t.cutN, t.w.rows-n)
-		for i := 0; i < k; i += lanes {
-			t.transpose(unsafe.Add(panel, i*lineF32), t.w.at((n+i)/lanes, q*lanes))
+		x, row := unsafe.Add(t.dout, lo*t.doutRow+4*n), t.doutRow
+		if copied > 0 {
+			x, row = spread(space[t.cutN*lanes:], x, hi-lo, row, k)
 		}
-		a := tile{
-			panel: panel, k: k, line: lineF32, row: t.doutRow, step: 4, outRow: t.row,
-			ahead: uintptr(panel), mask: maskOf(t.w.cols - q*lanes), start: 1, alpha: 1,
-		}
-		tiles := ceilDiv(hi-lo, tileRows)
-		for i := range tiles {
-			r, end := lo+(hi-lo)*i/tiles, lo+(hi-lo)*(i+1)/tiles
-			a.x = unsafe.Add(t.dout, r*t.doutRow+4*n)
-			a.out = unsafe.Add(t.dx, r*t.row+4*lanes*q)
-			a.f32(end - r)
+		for q := first; q < last; q++ {
+			for i := 0; i < k; i += lanes {
+				t.transpose(unsafe.Add(panel, i*lineF32), t.w.at((n+i)/lanes, q*lanes))
+			}
+			a := tile{
+				panel: panel, k: k, line: lineF32, row: row, step: 4, outRow: t.row,
+				ahead: uintptr(panel), mask: maskOf(t.w.cols - q*lanes), start: 1, alpha: 1,
+			}
+			a.tiles(x, unsafe.Add(t.dx, lo*t.row+4*lanes*q), hi-lo)
 		}
 	}
 }

@@ -88,12 +88,9 @@ func (t *matmulTask) plan(threads int) {
 	if t.k > cutMatMul {
 		t.cutK = ceilDiv(ceilDiv(t.k, ceilDiv(t.k, cutMatMul)), 16) * 16
 	}
-	t.cutRows = t.m
-	if limit := cacheRows / (4 * t.cutK) / tileRows * tileRows; t.cutRows > limit {
-		t.cutRows = max(limit, tileRows)
-	}
+	t.cutRows = evenly(t.m, cacheRows/(4*t.cutK))
 	if t.transA && panels > 1 {
-		t.cutRows = min(t.cutRows, transposed)
+		t.cutRows = evenly(t.m, min(cacheRows/(4*t.cutK), transposed))
 	}
 	if ceilDiv(t.m, t.cutRows)*panels < 2*threads { // too few pieces for everyone
 		t.cutRows = min(t.cutRows, max(packedRows, ceilDiv(ceilDiv(t.m, ceilDiv(2*threads, panels)), tileRows)*tileRows))
@@ -119,7 +116,12 @@ func (t *matmulTask) piece(r, first, worker int) {
 	rows := min(t.cutRows, t.m-r)
 	last := min(first+t.chunk, ceilDiv(t.n, lanes))
 	lines := panelLines(t.cutK)
-	space := t.d.workspace(worker, lines*(lanes+transposed))
+	size := lines * (lanes + transposed)
+	spreading := !t.transA && spreads(rows, t.row)
+	if spreading {
+		size = lines*lanes + spreadSize(rows, t.cutK)
+	}
+	space := t.d.workspace(worker, size)
 	for k := 0; k < t.k || k == 0; k += t.cutK {
 		a := tile{k: min(t.cutK, t.k-k), row: t.row, step: t.step, outRow: t.cRow, alpha: 1, start: t.start}
 		if k > 0 {
@@ -128,6 +130,9 @@ func (t *matmulTask) piece(r, first, worker int) {
 		x := unsafe.Add(t.a, r*t.row+k*t.step)
 		if t.transA && last-first > 1 && a.k > 0 {
 			x, a.step = t.packA(space[lines*lanes:], x, a.k, rows), 4*rows
+		}
+		if spreading && a.k > 0 {
+			x, a.row = spread(space[lines*lanes:], x, rows, t.row, a.k)
 		}
 		end := k+a.k == t.k
 		if end {
@@ -140,18 +145,8 @@ func (t *matmulTask) piece(r, first, worker int) {
 			}
 			t.panel(&a, space, k, p, rows)
 			a.ahead = uintptr(a.panel)
-			t.tiles(&a, x, unsafe.Add(t.c, r*t.cRow+p*4*lanes), rows)
+			a.tiles(x, unsafe.Add(t.c, r*t.cRow+p*4*lanes), rows)
 		}
-	}
-}
-
-// tiles computes rows of a panel in tiles of equal height.
-func (t *matmulTask) tiles(a *tile, x, out unsafe.Pointer, rows int) {
-	n := ceilDiv(rows, tileRows)
-	for i := range n {
-		lo, hi := rows*i/n, rows*(i+1)/n
-		a.x, a.out = unsafe.Add(x, lo*a.row), unsafe.Add(out, lo*a.outRow)
-		a.f32(hi - lo)
 	}
 }
 

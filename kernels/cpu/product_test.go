@@ -165,7 +165,7 @@ var weightTypes = []kernels.DType{kernels.F32, kernels.BF16, kernels.F16}
 // Linear is one chain of fused multiply-adds an element, whatever the shape, the number of rows beside
 // it and of threads, in assembly and in Go.
 func TestLinearIsOneChain(t *testing.T) {
-	shapes := [][2]int{{1, 1}, {5, 3}, {31, 33}, {32, 32}, {33, 31}, {64, 100}, {97, 40}, {40, 1601}}
+	shapes := [][2]int{{1, 1}, {5, 3}, {31, 33}, {32, 32}, {33, 31}, {64, 100}, {97, 40}, {40, 1601}, {20, 1024}}
 	both(t, func(t *testing.T) {
 		for _, threads := range []int{1, 2, 3, 8} {
 			d := New(threads)
@@ -191,7 +191,7 @@ func TestLinearIsOneChain(t *testing.T) {
 
 // LinearGrad is one chain over the outputs that starts from what dx holds.
 func TestLinearGradIsOneChain(t *testing.T) {
-	shapes := [][2]int{{1, 1}, {3, 5}, {33, 31}, {32, 32}, {100, 64}, {40, 97}, {2100, 33}}
+	shapes := [][2]int{{1, 1}, {3, 5}, {33, 31}, {32, 32}, {100, 64}, {40, 97}, {2100, 33}, {1024, 5}}
 	both(t, func(t *testing.T) {
 		for _, threads := range []int{1, 2, 3, 8} {
 			d := New(threads)
@@ -200,10 +200,10 @@ func TestLinearGradIsOneChain(t *testing.T) {
 			for i, s := range shapes {
 				typ := weightTypes[(i+threads)%3]
 				w, values := load(t, d, typ, random(r, s[0], s[1]))
-				for _, m := range []int{1, 5, 14, 15, 61} {
+				for _, m := range []int{1, 5, 14, 15, 60} {
 					dout, dx := random(r, m, s[0]), random(r, m, s[1])
 					to := put(t, d, dx, m%3)
-					d.LinearGrad(to, put(t, d, dout, 1), w)
+					d.LinearGrad(to, put(t, d, dout, m%2), w)
 					what := fmt.Sprintf("%s %dx%d, %d rows, %d threads", typ, s[0], s[1], m, threads)
 					wantBits(t, what, get(t, d, to), chain(dout, values.transposed(), dx, 1, nil))
 				}
@@ -216,7 +216,7 @@ func TestLinearGradIsOneChain(t *testing.T) {
 func TestMatMulIsOneChain(t *testing.T) {
 	shapes := [][3]int{ // m, n, k
 		{1, 1, 1}, {1, 8, 576}, {1, 576, 8}, {3, 33, 17}, {14, 32, 16}, {29, 40, 70}, {57, 65, 33},
-		{100, 8, 30}, {8, 100, 30}, {20, 20, 1100}, {130, 70, 520},
+		{100, 8, 30}, {8, 100, 30}, {20, 20, 1100}, {130, 70, 520}, {12, 5, 1024},
 	}
 	both(t, func(t *testing.T) {
 		for _, threads := range []int{1, 2, 3, 8} {
@@ -239,7 +239,7 @@ func TestMatMulIsOneChain(t *testing.T) {
 						right = b.transposed()
 					}
 					what := fmt.Sprintf("%v, transposed %v %v, %d threads", s, g.TransA, g.TransB, threads)
-					la, rb := put(t, d, left, i%2), put(t, d, right, 1)
+					la, rb := put(t, d, left, (i+1)%2), put(t, d, right, mode%2)
 					to := put(t, d, c, i%3)
 					d.MatMul(to, la, rb, g)
 					wantBits(t, what+", added", get(t, d, to), chain(a, b, c, 1, nil))
@@ -406,4 +406,28 @@ func TestEmbedRefusesAnIdWithoutARow(t *testing.T) {
 			t.Errorf("the failure was not cleared: %v", err)
 		}
 	}
+}
+
+// A sum of no terms is 0, or what was there; no rows are no work.
+func TestEmptyProducts(t *testing.T) {
+	both(t, func(t *testing.T) {
+		d := New(2)
+		defer d.Close()
+		r := rand.New(rand.NewPCG(20, 1))
+		c, bias := random(r, 3, 40), random(r, 1, 40)
+		to, none, empty := put(t, d, c, 1), d.New(kernels.F32, 3, 0), d.New(kernels.F32, 0, 40)
+		d.MatMul(to, none, empty, kernels.Gemm{Alpha: 1, Accumulate: true})
+		wantBits(t, "added", get(t, d, to), c)
+		d.MatMul(to, none, empty, kernels.Gemm{Alpha: 1, Bias: put(t, d, bias, 0)})
+		want := matrix{3, 40, slices.Concat(bias.v, bias.v, bias.v)}
+		wantBits(t, "bias", get(t, d, to), want)
+		w, _ := load(t, d, kernels.BF16, random(r, 40, 4))
+		d.Linear(empty, d.New(kernels.F32, 0, 4), w, kernels.Tensor{})
+		d.LinearGrad(d.New(kernels.F32, 0, 4), empty, w)
+		d.Embed(d.New(kernels.F32, 0, 4), w, d.New(kernels.I32, 0, 1))
+		d.MatMul(empty, d.New(kernels.F32, 0, 4), d.New(kernels.F32, 4, 40), kernels.Gemm{Alpha: 1})
+		if err := d.Sync(); err != nil {
+			t.Fatal(err)
+		}
+	})
 }

@@ -72,6 +72,16 @@ func tileOf(out []float32, outStride int, x []float32, xStride int, panel []floa
 	t.f32(rows)
 }
 
+// tiles computes rows of a panel in tiles of equal height.
+func (a *tile) tiles(x, out unsafe.Pointer, rows int) {
+	n := ceilDiv(rows, tileRows)
+	for i := range n {
+		lo, hi := rows*i/n, rows*(i+1)/n
+		a.x, a.out = unsafe.Add(x, lo*a.row), unsafe.Add(out, lo*a.outRow)
+		a.f32(hi - lo)
+	}
+}
+
 // f32Go is the twin of the f32 tiles.
 func (t *tile) f32Go(rows int) {
 	width := bits.Len32(t.mask)

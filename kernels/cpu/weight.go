@@ -33,6 +33,16 @@ func (w *weight) at(p, k int) unsafe.Pointer {
 
 func ceilDiv(a, b int) int { return (a + b - 1) / b }
 
+// evenly is the height of blocks that n rows are cut into, about equal, whole tiles but for the last,
+// and no higher than most.
+func evenly(n, most int) int {
+	most = max(most/tileRows, 1) * tileRows
+	if n <= most {
+		return n
+	}
+	return min(ceilDiv(ceilDiv(n, ceilDiv(n, most)), tileRows)*tileRows, most)
+}
+
 // Load packs a frozen weight. Weights of type F16 are kept as f32.
 func (d *Device) Load(t kernels.DType, rows, cols int, src ...[]byte) kernels.Weight {
 	if t != kernels.F32 && t != kernels.BF16 && t != kernels.F16 {
