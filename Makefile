@@ -1,0 +1,34 @@
+# R2: `make help` lists the targets.
+GO ?= go
+FUZZTIME ?= 10s
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 16
+
+build: ## a static bin/r2
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="-s -w" -o bin/r2 ./cmd/r2
+
+test: ## all tests, with the invariants of pool and scheduler checked
+	R2_VERIFY=1 $(GO) test ./...
+
+race: ## the concurrent packages under the race detector
+	R2_VERIFY=1 $(GO) test -race ./engine/ ./engine/kvcache/ ./engine/sample/ ./router/... ./train/grpo/ ./train/rollout/ ./train/routing/ ./train/reward/
+
+fuzz: ## every fuzz target for FUZZTIME (10s)
+	GO="$(GO)" FUZZTIME="$(FUZZTIME)" bash .ci/fuzz
+
+bench: ## Go benchmarks, readable by benchstat
+	$(GO) test -run '^$$' -bench . -benchtime 200ms ./bench/ ./kernels/cpu/ ./tokenizer/
+
+vet: ## gofmt, vet and staticcheck
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "gofmt would change the files above" >&2; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+miniature: build ## train the models that r2 demo ships, from SCAN (about 15 minutes on two cores)
+	bash bench/miniature/recipe.sh
+
+ci: ## what .ci/run runs
+	bash .ci/run
+
+.PHONY: help build test race fuzz bench vet miniature ci

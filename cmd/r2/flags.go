@@ -1,0 +1,78 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/r2-reasoner/r2/kernels"
+	"github.com/r2-reasoner/r2/kernels/cpu"
+	"github.com/r2-reasoner/r2/kernels/ref"
+	"github.com/r2-reasoner/r2/model"
+	"github.com/r2-reasoner/r2/weights"
+)
+
+// modelFlags are those of every command that takes a model.
+type modelFlags struct {
+	Model   string   `required:"" placeholder:"PATH" help:"A folder in the Hugging Face layout, or a .gguf file."`
+	Adapter []string `placeholder:"NAME=DIR" sep:"none" help:"A LoRA adapter in PEFT's layout; may be repeated."`
+	deviceFlags
+}
+
+// deviceFlags say where and how to compute.
+type deviceFlags struct {
+	Device string `default:"auto" placeholder:"auto" help:"auto, cpu, or ref (slow float64 oracle). CUDA is not there yet."`
+	DType  string `name:"dtype" default:"auto" placeholder:"auto" help:"Type of frozen matrices: auto (as stored), f32, bf16."`
+	Seed   uint64 `default:"0" help:"Fixes every random number."`
+}
+
+// outputFlags are those of every command that prints.
+type outputFlags struct {
+	JSON    bool `name:"json" help:"Print JSON to standard output."`
+	Quiet   bool `short:"q" help:"No progress."`
+	Verbose bool `short:"v" help:"Say more on standard error."`
+}
+
+// note tells people something on standard error.
+func (o outputFlags) note(format string, args ...any) {
+	if !o.Quiet {
+		fmt.Fprintf(os.Stderr, format+"\n", args...)
+	}
+}
+
+// open opens the device.
+func (f deviceFlags) open() (kernels.Backend, error) {
+	switch name := f.Device; {
+	case name == "auto" || name == "cpu":
+		return cpu.New(0), nil
+	case name == "ref":
+		return ref.New(), nil
+	case strings.HasPrefix(name, "cuda"):
+		return nil, usage("--device %s: this build has no CUDA backend yet; use --device cpu", name)
+	}
+	return nil, usage("--device %s: want auto, cpu or ref", f.Device)
+}
+
+// options are the loading options that --dtype stands for.
+func (f deviceFlags) options() (model.Options, error) {
+	switch f.DType {
+	case "auto":
+		return model.Options{}, nil
+	case "f32":
+		return model.Options{Convert: true, DType: weights.F32}, nil
+	case "bf16":
+		return model.Options{Convert: true, DType: weights.BF16}, nil
+	case "int8", "int4":
+		return model.Options{}, usage("--dtype %s: quantised matrices are not there yet; use auto, f32 or bf16", f.DType)
+	}
+	return model.Options{}, usage("--dtype %s: want auto, f32 or bf16", f.DType)
+}
+
+// splitPair splits NAME=VALUE.
+func splitPair(flag, s string) (name, value string, err error) {
+	name, value, ok := strings.Cut(s, "=")
+	if !ok || name == "" || value == "" {
+		return "", "", usage("--%s %s: want NAME=DIR", flag, s)
+	}
+	return name, value, nil
+}

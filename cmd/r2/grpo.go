@@ -1,0 +1,303 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/r2-reasoner/r2/kernels"
+	"github.com/r2-reasoner/r2/model"
+	"github.com/r2-reasoner/r2/train"
+	"github.com/r2-reasoner/r2/train/grpo"
+	"github.com/r2-reasoner/r2/train/rollout"
+	"github.com/r2-reasoner/r2/weights"
+)
+
+type grpoCmd struct {
+	Model         string  `required:"" placeholder:"PATH" help:"The base: a folder in the Hugging Face layout, or a .gguf file."`
+	Task          string  `placeholder:"NAME" help:"A benchmark with a checker: scan. Without --data, its training split."`
+	RewardCmd     string  `placeholder:"CMD" help:"A command that scores rollouts: JSON lines in, JSON lines out."`
+	RewardURL     string  `placeholder:"URL" help:"Rewards over HTTP: not there yet."`
+	Module        string  `placeholder:"decomposer|allocator" help:"Train a module of the router: see r2 demo; from the command line not there yet."`
+	Data          string  `placeholder:"FILE.jsonl" help:"Rows {\"prompt\"} or {\"messages\"}, and {\"answer\"} where there is one."`
+	LoRA          string  `name:"lora" default:"r=16,alpha=32,targets=all,rslora=false" help:"The adapter to train."`
+	InitAdapter   string  `placeholder:"DIR" help:"Begin from this adapter; it is then the reference policy."`
+	Steps         int     `default:"100" help:"Training steps."`
+	Prompts       int     `default:"8" help:"Prompts a step."`
+	Samples       int     `default:"8" help:"Completions of each prompt."`
+	MaxTokens     int     `default:"256" help:"Most tokens of a completion."`
+	Temperature   float64 `default:"1" help:"Of drawing; the log-probabilities are those of this distribution."`
+	Loss          string  `default:"grpo" help:"grpo, bnpo, dr_grpo, dapo, cispo or gspo."`
+	Advantage     string  `default:"group" help:"Advantages divided by the deviation of the group, the batch, or none."`
+	Epsilon       string  `default:"0.2,0.28" help:"How far the ratio may fall and rise before it is clipped."`
+	KL            float64 `name:"kl" default:"0.04" help:"Weight of the divergence from the reference policy."`
+	KLKind        string  `name:"kl-kind" default:"k3" help:"The estimator: k3 (k1 and k2 are not there yet)."`
+	Updates       int     `default:"1" help:"Optimizer steps on the rollouts of a step."`
+	Refill        int     `default:"0" help:"Most prompts a step draws in place of ones whose rewards agree."`
+	AllowMismatch bool    `help:"Go on where sampler and trainer disagree on a log-probability."`
+	Out           string  `required:"" placeholder:"DIR" help:"The run's directory."`
+	optimizerFlags
+	deviceFlags
+	outputFlags
+}
+
+func (c *grpoCmd) Help() string {
+	return `Example:
+
+  r2 grpo --model models/smollm2 --data prompts.jsonl --reward-cmd "python3 reward.py" \
+      --steps 10 --prompts 4 --samples 4 --max-tokens 64 --out runs/grpo
+
+The command is started once a step. It gets a JSON line for each rollout on standard input, the row's own
+fields with "completion", and answers each in order with a line {"reward": x} or {"error": "why"}.
+The same command goes on where a stopped run left off.`
+}
+
+// Run trains.
+func (c *grpoCmd) Run(ctx context.Context) error {
+	cfg, err := c.config()
+	if err != nil {
+		return err
+	}
+	opt, err := c.optimizer()
+	if err != nil {
+		return err
+	}
+	schedule, err := c.schedule(c.Steps)
+	if err != nil {
+		return err
+	}
+	h, ad, ref, err := c.open()
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	score, err := newScorer(h, c)
+	if err != nil {
+		return err
+	}
+	tasks, err := score.tasks(c)
+	if err != nil {
+		return err
+	}
+	settings, err := c.settings()
+	if err != nil {
+		return err
+	}
+	run, err := openRun(c.Out, settings)
+	if err != nil {
+		return err
+	}
+	longest := 0
+	for _, t := range tasks {
+		longest = max(longest, len(t.ids)+c.MaxTokens)
+	}
+	learner, err := train.New(h.dec, ad, ref, trainSize(longest, c.MicroTokens), opt)
+	if err != nil {
+		return err
+	}
+	src := &rollout.Source{Engine: h.eng, Adapter: 1, Limit: c.MaxTokens, Temperature: float32(c.Temperature), Stop: h.eos(),
+		Vocab: h.config.Vocab, Seed: c.Seed}
+	t := &grpoRun{c: c, run: run, learner: learner, src: src, tasks: tasks, schedule: schedule,
+		trainer: &grpo.Trainer[*grpoTask]{Config: cfg, Sampler: src, Scorer: score, Policy: learner, Device: h.eng,
+			Group: c.Samples, TokensPerBatch: c.MicroTokens, Updates: c.Updates}}
+	return t.train(ctx)
+}
+
+// config is the objective the flags describe.
+func (c *grpoCmd) config() (grpo.Config, error) {
+	cfg := grpo.Config{Loss: grpo.Kind(c.Loss), Advantage: grpo.Scale(c.Advantage), KL: c.KL, Length: c.MaxTokens}
+	low, high, ok := strings.Cut(c.Epsilon, ",")
+	if !ok {
+		high = low
+	}
+	var err1, err2 error
+	cfg.EpsilonLow, err1 = strconv.ParseFloat(strings.TrimSpace(low), 64)
+	cfg.EpsilonHigh, err2 = strconv.ParseFloat(strings.TrimSpace(high), 64)
+	sources := 0
+	for _, s := range []string{c.RewardCmd, c.RewardURL, c.Module} {
+		if s != "" {
+			sources++
+		}
+	}
+	switch {
+	case err1 != nil || err2 != nil:
+		return cfg, usage("--epsilon %s: want one number or two, such as 0.2,0.28", c.Epsilon)
+	case c.RewardURL != "":
+		return cfg, usage("--reward-url is not there yet; use --reward-cmd")
+	case c.Module != "":
+		return cfg, usage("--module is not there yet from the command line; r2 demo trains the allocator")
+	case c.KLKind != "k3":
+		return cfg, usage("--kl-kind %s is not there yet; use k3", c.KLKind)
+	case sources == 0 && c.Task == "":
+		return cfg, usage("say where rewards come from: --task or --reward-cmd")
+	case c.RewardCmd != "" && c.Data == "":
+		return cfg, usage("--reward-cmd needs --data")
+	case c.Steps < 1 || c.Prompts < 1 || c.MaxTokens < 1 || c.Updates < 1 || c.Refill < 0:
+		return cfg, usage("--steps, --prompts, --max-tokens and --updates must be at least 1, --refill not negative")
+	case c.Samples < 2:
+		return cfg, usage("--samples %d: at least 2 completions of a prompt are needed to compare", c.Samples)
+	case !(c.Temperature > 0):
+		return cfg, usage("--temperature %v: completions to compare are drawn at a temperature above 0", c.Temperature)
+	}
+	if err := cfg.Check(); err != nil {
+		return cfg, usageError{err}
+	}
+	return cfg, nil
+}
+
+// open loads the base with the adapter to train as its first, and the reference policy.
+func (c *grpoCmd) open() (h *host, ad, ref *model.Adapter, err error) {
+	be, err := c.deviceFlags.open()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	return openPolicy(be, trainFlags{model: c.Model, lora: c.LoRA, init: c.InitAdapter, deviceFlags: c.deviceFlags},
+		hostOptions{sequences: min(64, c.Prompts*c.Samples)})
+}
+
+// openPolicy opens a base, the adapter to train over it (number 1 of the engine), and the adapter it
+// begins from as the reference; nil is the base.
+func openPolicy(be kernels.Backend, f trainFlags, o hostOptions) (h *host, ad, ref *model.Adapter, err error) {
+	if h, err = openModel(be, f.model, nil, f.deviceFlags); err != nil {
+		return nil, nil, nil, err
+	}
+	fail := func(err error) (*host, *model.Adapter, *model.Adapter, error) {
+		h.files.Close()
+		return nil, nil, nil, err
+	}
+	a, err := f.adapter(h.config)
+	if err != nil {
+		return fail(err)
+	}
+	if ad, err = h.dec.LoadAdapter(a); err != nil {
+		return fail(err)
+	}
+	if f.init != "" {
+		if ref, err = h.dec.LoadAdapter(a); err != nil {
+			return fail(err)
+		}
+	}
+	h.adapters, h.loaded = []string{"policy"}, []*model.Adapter{ad}
+	if err := h.start(o); err != nil {
+		return fail(err)
+	}
+	return h, ad, ref, nil
+}
+
+func (c *grpoCmd) settings() ([]setting, error) {
+	hash := ""
+	if c.Data != "" {
+		var err error
+		if hash, err = hashFiles([]string{c.Data}); err != nil {
+			return nil, err
+		}
+	}
+	return append([]setting{{"command", "grpo"}, {"model", c.Model}, {"init_adapter", c.InitAdapter}, {"lora", c.LoRA},
+		{"task", c.Task}, {"reward_cmd", c.RewardCmd}, {"data", c.Data}, {"data_sha256", hash}, {"steps", c.Steps},
+		{"prompts", c.Prompts}, {"samples", c.Samples}, {"max_tokens", c.MaxTokens}, {"temperature", c.Temperature},
+		{"loss", c.Loss}, {"advantage", c.Advantage}, {"epsilon", c.Epsilon}, {"kl", c.KL}, {"updates", c.Updates},
+		{"refill", c.Refill}, {"seed", c.Seed}, {"dtype", c.DType}}, c.optimizerFlags.settings()...), nil
+}
+
+// grpoRun is a run under way.
+type grpoRun struct {
+	c        *grpoCmd
+	run      *runDir
+	learner  *train.Learner
+	src      *rollout.Source
+	tasks    []*grpoTask
+	schedule train.Schedule
+	trainer  *grpo.Trainer[*grpoTask]
+}
+
+// A grpoRow is a row of metrics.jsonl.
+type grpoRow struct {
+	Step int     `json:"step"`
+	LR   float64 `json:"lr"`
+	grpo.Stats
+	Seconds float64 `json:"seconds"`
+}
+
+func (t *grpoRun) train(ctx context.Context) error {
+	if err := resumeRun(t.run, t.learner, t.c.outputFlags); err != nil {
+		return err
+	}
+	bar := newProgress(t.c.outputFlags, "grpo", t.c.Steps, t.learner.Step/t.c.Updates)
+	defer bar.close()
+	for step := t.learner.Step / t.c.Updates; step < t.c.Steps; step++ {
+		row, err := t.step(ctx, step)
+		if err != nil {
+			return err
+		}
+		stop := ctx.Err() != nil
+		if err := t.run.append(row); err != nil {
+			return err
+		}
+		if row.Step%t.c.SaveEvery == 0 || row.Step == t.c.Steps || stop {
+			if err := t.learner.Save(t.run.file("checkpoints"), t.c.Keep); err != nil {
+				return err
+			}
+		}
+		bar.step(row.Step, fmt.Sprintf("reward %.3f  parity %g  %.0f tok/s", row.RewardMean, row.Parity, float64(row.Tokens)/row.Seconds))
+		if t.c.JSON {
+			json.NewEncoder(os.Stdout).Encode(row)
+		}
+		if stop && row.Step < t.c.Steps {
+			t.c.note("stopped after step %d; the same command goes on from there", row.Step)
+			return ctx.Err()
+		}
+	}
+	return t.finish()
+}
+
+// step takes one training step. An interrupt ends the run after it, not within.
+func (t *grpoRun) step(ctx context.Context, step int) (grpoRow, error) {
+	begin := time.Now()
+	t.src.Begin(step)
+	lr := t.schedule.Rate(step)
+	tasks, spare := t.pick(step)
+	st, err := t.trainer.Step(context.WithoutCancel(ctx), tasks, spare, float32(lr))
+	if err != nil {
+		return grpoRow{}, fmt.Errorf("step %d: %w", step+1, err)
+	}
+	if st.Parity != 0 && !t.c.AllowMismatch {
+		return grpoRow{}, fmt.Errorf("step %d: sampler and trainer differ by up to %g in a log-probability; they must agree to the bit (--allow-mismatch goes on all the same)", step+1, st.Parity)
+	}
+	return grpoRow{Step: step + 1, LR: lr, Stats: st, Seconds: time.Since(begin).Seconds()}, nil
+}
+
+// pick is the tasks of a step, each epoch a permutation of all by seed and epoch, and spare ones.
+func (t *grpoRun) pick(step int) (tasks, spare []*grpoTask) {
+	n := len(t.tasks)
+	for i := step * t.c.Prompts; i < (step+1)*t.c.Prompts; i++ {
+		tasks = append(tasks, t.tasks[rand.New(rand.NewPCG(t.c.Seed, uint64(i/n))).Perm(n)[i%n]])
+	}
+	rng := rand.New(rand.NewPCG(t.c.Seed, 1<<63|uint64(step)))
+	for range t.c.Refill {
+		spare = append(spare, t.tasks[rng.IntN(n)])
+	}
+	return tasks, spare
+}
+
+func (t *grpoRun) finish() error {
+	path := t.run.file("adapter")
+	if err := t.learner.Export(path, weights.F32); err != nil {
+		return err
+	}
+	summary, err := json.MarshalIndent(map[string]any{"command": "grpo", "steps": t.c.Steps, "result": path}, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := writeFile(t.run.file("summary.json"), append(summary, '\n')); err != nil {
+		return err
+	}
+	if !t.c.JSON {
+		fmt.Printf("%s after %d steps\n", path, t.c.Steps)
+	}
+	return nil
+}

@@ -1,0 +1,324 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/r2-reasoner/r2/model"
+	"github.com/r2-reasoner/r2/train"
+	"github.com/r2-reasoner/r2/train/sft"
+	"github.com/r2-reasoner/r2/weights"
+)
+
+type sftCmd struct {
+	Model       string   `placeholder:"PATH" help:"The base: a folder in the Hugging Face layout, or a .gguf file."`
+	Data        []string `required:"" sep:"none" placeholder:"FILE.jsonl" help:"Examples; may be repeated."`
+	EvalData    string   `placeholder:"FILE.jsonl" help:"Examples whose loss is reported at every checkpoint."`
+	LoRA        string   `name:"lora" default:"r=16,alpha=32,targets=all,rslora=false" help:"The adapter to train."`
+	Full        bool     `help:"Train all weights instead of an adapter."`
+	InitAdapter string   `placeholder:"DIR" help:"Begin from this adapter."`
+	Init        string   `placeholder:"random:SEED" help:"A new model of random weights, with --config and --tokenizer; implies --full."`
+	Config      string   `placeholder:"config.json" help:"Configuration of the new model."`
+	Tokenizer   string   `placeholder:"DIR" help:"Tokenizer of the new model."`
+	Steps       int      `help:"Optimizer steps; 0: by --epochs."`
+	Epochs      float64  `default:"1" help:"Passes over the data."`
+	Batch       int      `default:"8" help:"Sequences a step; the loss is the mean over their target tokens."`
+	NoShuffle   bool     `help:"Take rows in file order; otherwise a permutation by seed and epoch."`
+	Out         string   `required:"" placeholder:"DIR" help:"The run's directory."`
+	optimizerFlags
+	deviceFlags
+	outputFlags
+}
+
+func (c *sftCmd) Help() string {
+	return `Rows are {"messages"}, {"prompt","completion"} or {"tokens","mask"}. Example:
+
+  r2 sft --model models/qwen --data train.jsonl --lora r=16,alpha=32 --steps 200 --out runs/sft
+
+The adapter is then in runs/sft/adapter, in PEFT's layout. The same command goes on where a stopped run
+left off.`
+}
+
+// Run trains.
+func (c *sftCmd) Run(ctx context.Context) error {
+	opt, err := c.optimizer()
+	if err != nil {
+		return err
+	}
+	l, err := c.open()
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	data, longest, err := l.vocabulary().examples(c.Data, l.context())
+	if err != nil {
+		return err
+	}
+	var eval []sft.Example
+	if c.EvalData != "" {
+		n := 0
+		if eval, n, err = l.vocabulary().examples([]string{c.EvalData}, l.context()); err != nil {
+			return err
+		}
+		longest = max(longest, n)
+	}
+	steps, err := c.steps(len(data))
+	if err != nil {
+		return err
+	}
+	schedule, err := c.schedule(steps)
+	if err != nil {
+		return err
+	}
+	hash, err := hashFiles(c.Data)
+	if err != nil {
+		return err
+	}
+	run, err := openRun(c.Out, c.settings(hash, steps))
+	if err != nil {
+		return err
+	}
+	learner, err := l.learner(longest, c.MicroTokens, opt)
+	if err != nil {
+		return err
+	}
+	t := &sftRun{c: c, l: l, run: run, learner: learner, data: data, eval: eval, steps: steps, schedule: schedule}
+	return t.train(ctx)
+}
+
+func (c *sftCmd) settings(hash string, steps int) []setting {
+	return append([]setting{{"command", "sft"}, {"model", c.Model}, {"init", c.Init}, {"init_adapter", c.InitAdapter},
+		{"lora", c.LoRA}, {"full", c.Full}, {"data", c.Data}, {"data_sha256", hash}, {"steps", steps}, {"batch", c.Batch},
+		{"shuffle", !c.NoShuffle}, {"seed", c.Seed}, {"dtype", c.DType}}, c.optimizerFlags.settings()...)
+}
+
+// steps is how many optimizer steps to take over n examples.
+func (c *sftCmd) steps(n int) (int, error) {
+	if c.Batch < 1 || c.Steps < 0 || !(c.Epochs > 0) {
+		return 0, usage("--batch must be at least 1, --steps not negative, --epochs above 0")
+	}
+	if c.Steps > 0 {
+		return c.Steps, nil
+	}
+	return max(1, int(c.Epochs*float64(perEpoch(n, c.Batch))+0.5)), nil
+}
+
+func perEpoch(n, batch int) int { return (n + batch - 1) / batch }
+
+// pick is the examples of a step: each epoch goes once through all of them, its last step with what
+// is left.
+func pick(data []sft.Example, batch, step int, shuffle bool, seed uint64) []sft.Example {
+	n := len(data)
+	epoch, j := step/perEpoch(n, batch), step%perEpoch(n, batch)
+	order := make([]int, n)
+	for i := range order {
+		order[i] = i
+	}
+	if shuffle {
+		order = rand.New(rand.NewPCG(seed, uint64(epoch))).Perm(n)
+	}
+	var out []sft.Example
+	for _, i := range order[j*batch : min(n, (j+1)*batch)] {
+		out = append(out, data[i])
+	}
+	return out
+}
+
+// sftRun is a run under way.
+type sftRun struct {
+	c          *sftCmd
+	l          *trainee
+	run        *runDir
+	learner    *train.Learner
+	data, eval []sft.Example
+	steps      int
+	schedule   train.Schedule
+}
+
+// An sftRow is a row of metrics.jsonl.
+type sftRow struct {
+	Step     int      `json:"step"`
+	Loss     float64  `json:"loss"`
+	EvalLoss *float64 `json:"eval_loss,omitempty"`
+	LR       float64  `json:"lr"`
+	GradNorm float64  `json:"grad_norm"`
+	Tokens   int      `json:"tokens"`
+	Seconds  float64  `json:"seconds"`
+}
+
+func (t *sftRun) train(ctx context.Context) error {
+	if err := t.resume(); err != nil {
+		return err
+	}
+	bar := newProgress(t.c.outputFlags, "sft", t.steps, t.learner.Step)
+	defer bar.close()
+	for t.learner.Step < t.steps {
+		row, err := t.step()
+		if err != nil {
+			return err
+		}
+		stop := ctx.Err() != nil
+		save := row.Step%t.c.SaveEvery == 0 || row.Step == t.steps || stop
+		if save && t.eval != nil {
+			if err := t.evaluate(&row); err != nil {
+				return err
+			}
+		}
+		if err := t.run.append(row); err != nil {
+			return err
+		}
+		if save {
+			if err := t.learner.Save(t.run.file("checkpoints"), t.c.Keep); err != nil {
+				return err
+			}
+		}
+		bar.step(row.Step, fmt.Sprintf("loss %.4f  lr %.2e  %.0f tok/s", row.Loss, row.LR, float64(row.Tokens)/row.Seconds))
+		if t.c.JSON {
+			json.NewEncoder(os.Stdout).Encode(row)
+		}
+		if stop && row.Step < t.steps {
+			t.c.note("stopped after step %d; the same command goes on from there", row.Step)
+			return ctx.Err()
+		}
+	}
+	return t.finish()
+}
+
+func (t *sftRun) step() (sftRow, error) {
+	begin := time.Now()
+	step := t.learner.Step
+	lr := t.schedule.Rate(step)
+	ex := pick(t.data, t.c.Batch, step, !t.c.NoShuffle, t.c.Seed)
+	st, err := sft.Step(t.learner, ex, t.c.MicroTokens, float32(lr))
+	if err != nil {
+		return sftRow{}, fmt.Errorf("step %d: %w", step+1, err)
+	}
+	return sftRow{Step: step + 1, Loss: st.Loss, LR: lr, GradNorm: st.GradNorm, Tokens: st.Tokens,
+		Seconds: time.Since(begin).Seconds()}, nil
+}
+
+// resume goes on from the newest whole checkpoint.
+func (t *sftRun) resume() error {
+	return resumeRun(t.run, t.learner, t.c.outputFlags)
+}
+
+func resumeRun(run *runDir, l *train.Learner, o outputFlags) error {
+	passed, err := l.Resume(run.file("checkpoints"))
+	if err != nil {
+		return err
+	}
+	for _, p := range passed {
+		o.note("passed over a checkpoint: %v", p)
+	}
+	if l.Step > 0 {
+		o.note("going on from step %d", l.Step)
+	}
+	return run.openMetrics(l.Step)
+}
+
+func (t *sftRun) evaluate(row *sftRow) error {
+	st, err := sft.Evaluate(t.learner, t.eval, t.c.MicroTokens)
+	row.EvalLoss = &st.Loss
+	return err
+}
+
+// finish writes the result.
+func (t *sftRun) finish() error {
+	path, err := t.l.export(t.run, t.learner)
+	if err != nil {
+		return err
+	}
+	summary, err := json.MarshalIndent(map[string]any{"command": "sft", "steps": t.learner.Step, "result": path}, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := writeFile(t.run.file("summary.json"), append(summary, '\n')); err != nil {
+		return err
+	}
+	if !t.c.JSON {
+		fmt.Printf("%s after %d steps\n", path, t.learner.Step)
+	}
+	return nil
+}
+
+// examples reads training rows; longest is the tokens of the longest.
+func (v *vocabulary) examples(paths []string, context int) (out []sft.Example, longest int, err error) {
+	for _, path := range paths {
+		for r, err := range rows(path) {
+			if err != nil {
+				return nil, 0, err
+			}
+			var e example
+			if err := r.decode(&e, false); err != nil {
+				return nil, 0, err
+			}
+			x, err := v.learn(&e, true)
+			if err != nil {
+				return nil, 0, r.errorf("%w", err)
+			}
+			if len(x.Tokens) > context {
+				return nil, 0, r.errorf("%d tokens do not fit into the context of %d", len(x.Tokens), context)
+			}
+			longest = max(longest, len(x.Tokens))
+			out = append(out, x)
+		}
+	}
+	if len(out) == 0 {
+		return nil, 0, fmt.Errorf("%v: there are no rows", paths)
+	}
+	return out, longest, nil
+}
+
+// open opens what is to be trained.
+func (c *sftCmd) open() (*trainee, error) {
+	if c.Init != "" {
+		var seed uint64
+		if _, err := fmt.Sscanf(c.Init, "random:%d", &seed); err != nil {
+			return nil, usage("--init %s: want random:SEED", c.Init)
+		}
+		if c.Config == "" || c.Model != "" || c.InitAdapter != "" {
+			return nil, usage("--init random needs --config, and neither --model nor --init-adapter")
+		}
+		return openNew(c.deviceFlags, seed, c.Config, c.Tokenizer)
+	}
+	if c.Model == "" {
+		return nil, usage("--model is missing (or --init random:SEED with --config)")
+	}
+	t := trainFlags{model: c.Model, lora: c.LoRA, full: c.Full, init: c.InitAdapter, deviceFlags: c.deviceFlags}
+	return t.open(c.outputFlags)
+}
+
+// exportType is the type all weights are written in: the one asked for, else the configuration's.
+func exportType(dtype string, cfg weights.Config) weights.DType {
+	if dtype == "bf16" || dtype == "auto" && cfg.DType == "bfloat16" {
+		return weights.BF16
+	}
+	return weights.F32
+}
+
+// trainSize is the room a learner needs for sequences of at most longest tokens.
+func trainSize(longest, micro int) model.Size {
+	n := max(longest, micro)
+	return model.Size{Tokens: n, Sequences: n, Wanted: n, Slice: min(n, 128)}
+}
+
+func copyFiles(from, to string, names ...string) error {
+	for _, name := range names {
+		b, err := os.ReadFile(filepath.Join(from, name))
+		if os.IsNotExist(err) {
+			continue
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(to, name), b, 0o666)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
