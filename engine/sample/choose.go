@@ -25,16 +25,18 @@ type Scratch struct {
 // id is then -1 and logprob NaN.
 func Choose(logits []float32, p Params, mask []uint32, u float32, scratch *Scratch) (id int32, logprob float32) {
 	s := scratch
-	best := s.weigh(logits, p.Temperature, mask)
+	best := s.candidates(logits, mask)
 	if best < 0 {
 		return -1, float32(math.NaN())
 	}
 	if p.Temperature == 0 {
+		s.weigh(best, 1)
 		return best, s.logprob(best)
 	}
 	if p.TopK > 0 && p.TopK < len(s.ids) {
-		s.topK(p.TopK)
+		s.topK(p.TopK) // dividing by the temperature would not change it
 	}
+	s.weigh(best, p.Temperature)
 	if p.TopP > 0 && p.TopP < 1 {
 		s.topP(float64(p.TopP))
 	}
@@ -46,8 +48,8 @@ func Choose(logits []float32, p Params, mask []uint32, u float32, scratch *Scrat
 	return id, s.logprob(id)
 }
 
-// weigh sets the candidates and their weights and returns the lowest id of the largest logit, or -1.
-func (s *Scratch) weigh(logits []float32, temperature float32, mask []uint32) int32 {
+// candidates sets them to the allowed ids and returns the lowest id of the largest logit, or -1.
+func (s *Scratch) candidates(logits []float32, mask []uint32) int32 {
 	if cap(s.weights) < len(logits) {
 		s.weights, s.ids = make([]float64, len(logits)), make([]int32, 0, len(logits))
 	}
@@ -68,35 +70,49 @@ func (s *Scratch) weigh(logits []float32, temperature float32, mask []uint32) in
 			best = int32(j)
 		}
 	}
-	t := float64(temperature)
-	if t == 0 {
-		t = 1
-	}
-	for _, j := range s.ids {
-		s.weights[j] = math.Exp((float64(logits[j]) - float64(logits[best])) / t)
-	}
 	return best
 }
 
-// topK keeps the k most likely and whatever ties with the last of them.
-func (s *Scratch) topK(k int) {
-	s.heapify()
-	n := len(s.ids)
-	for range k {
-		n = s.pop(n)
+// weigh sets the candidates' weights.
+func (s *Scratch) weigh(best int32, temperature float32) {
+	most, t := float64(s.logits[best]), float64(temperature)
+	for _, j := range s.ids {
+		s.weights[j] = math.Exp((float64(s.logits[j]) - most) / t)
 	}
-	least := s.logits[s.ids[n]]
+}
+
+// topK keeps the k most likely and whatever ties with the last of them: k of those it has seen stay in a
+// heap, the least likely first.
+func (s *Scratch) topK(k int) {
+	heap := s.ids[:k]
+	less := func(a, b int32) bool { return s.logits[a] < s.logits[b] }
+	heapify(heap, less)
+	for i := k; i < len(s.ids); i++ {
+		if less(heap[0], s.ids[i]) {
+			heap[0], s.ids[i] = s.ids[i], heap[0]
+			sift(heap, 0, less)
+		}
+	}
+	least := s.logits[heap[0]]
 	s.keep(func(j int32) bool { return s.logits[j] >= least })
 }
 
 // topP keeps the most likely ids until they hold mass p: an id stays while those more likely
 // than it hold less. Among equals the lower id counts as the more likely.
 func (s *Scratch) topP(p float64) {
-	want := p * s.total()
-	s.heapify()
+	total := s.total()
+	// The ids lighter than this hold less than 1-p together, so none of them stays.
+	light := (1 - p) * total / float64(len(s.ids))
+	s.keep(func(j int32) bool { return s.weights[j] >= light })
+	more := func(a, b int32) bool {
+		return s.logits[a] > s.logits[b] || s.logits[a] == s.logits[b] && a < b
+	}
+	heapify(s.ids, more)
 	n, held := len(s.ids), 0.0
-	for n > 0 && held < want {
-		n = s.pop(n)
+	for n > 0 && held < p*total {
+		n--
+		s.ids[0], s.ids[n] = s.ids[n], s.ids[0]
+		sift(s.ids[:n], 0, more)
 		held += s.weights[s.ids[n]]
 	}
 	s.ids = s.ids[:copy(s.ids, s.ids[n:])]
@@ -143,40 +159,27 @@ func (s *Scratch) total() float64 {
 // logprob is the log-probability of j among the candidates.
 func (s *Scratch) logprob(j int32) float32 { return float32(math.Log(s.weights[j] / s.total())) }
 
-// more reports whether candidate a is more likely than b, the lower id among equals.
-func (s *Scratch) more(a, b int32) bool {
-	return s.logits[a] > s.logits[b] || s.logits[a] == s.logits[b] && a < b
-}
-
-// heapify arranges the candidates as a heap, the most likely first.
-func (s *Scratch) heapify() {
-	for i := len(s.ids)/2 - 1; i >= 0; i-- {
-		s.sift(i, len(s.ids))
+// heapify arranges ids as a heap, the one before all others first.
+func heapify(ids []int32, before func(a, b int32) bool) {
+	for i := len(ids)/2 - 1; i >= 0; i-- {
+		sift(ids, i, before)
 	}
 }
 
-// pop moves the most likely of the heap of the first n candidates behind it and returns n-1.
-func (s *Scratch) pop(n int) int {
-	n--
-	s.ids[0], s.ids[n] = s.ids[n], s.ids[0]
-	s.sift(0, n)
-	return n
-}
-
-// sift lets candidate i sink to its place in the heap of the first n.
-func (s *Scratch) sift(i, n int) {
+// sift lets entry i sink to its place in the heap.
+func sift(ids []int32, i int, before func(a, b int32) bool) {
 	for {
 		child := 2*i + 1
-		if child >= n {
+		if child >= len(ids) {
 			return
 		}
-		if child+1 < n && s.more(s.ids[child+1], s.ids[child]) {
+		if child+1 < len(ids) && before(ids[child+1], ids[child]) {
 			child++
 		}
-		if !s.more(s.ids[child], s.ids[i]) {
+		if !before(ids[child], ids[i]) {
 			return
 		}
-		s.ids[i], s.ids[child] = s.ids[child], s.ids[i]
+		ids[i], ids[child] = ids[child], ids[i]
 		i = child
 	}
 }
