@@ -21,11 +21,14 @@ func roofRead(m *move)
 
 // f32 computes a tile of f32 lines.
 func (t *tile) f32(rows int) {
-	if useAssembly {
+	switch {
+	case !useAssembly:
+		t.f32Go(rows)
+	case t.mask < 1<<16:
+		tileHalf(t, rows)
+	default:
 		tileF32(t, rows)
-		return
 	}
-	t.f32Go(rows)
 }
 
 // bf16 computes a tile of bf16 lines.

@@ -83,6 +83,84 @@ func tileF32(t *tile, rows int) {
 }
 
 //go:noescape
+func tileHalfx1(t *tile)
+
+//go:noescape
+func tileHalfx2(t *tile)
+
+//go:noescape
+func tileHalfx3(t *tile)
+
+//go:noescape
+func tileHalfx4(t *tile)
+
+//go:noescape
+func tileHalfx5(t *tile)
+
+//go:noescape
+func tileHalfx6(t *tile)
+
+//go:noescape
+func tileHalfx7(t *tile)
+
+//go:noescape
+func tileHalfx8(t *tile)
+
+//go:noescape
+func tileHalfx9(t *tile)
+
+//go:noescape
+func tileHalfx10(t *tile)
+
+//go:noescape
+func tileHalfx11(t *tile)
+
+//go:noescape
+func tileHalfx12(t *tile)
+
+//go:noescape
+func tileHalfx13(t *tile)
+
+//go:noescape
+func tileHalfx14(t *tile)
+
+// tileHalf runs the tile of that many rows.
+func tileHalf(t *tile, rows int) {
+	switch rows {
+	case 1:
+		tileHalfx1(t)
+	case 2:
+		tileHalfx2(t)
+	case 3:
+		tileHalfx3(t)
+	case 4:
+		tileHalfx4(t)
+	case 5:
+		tileHalfx5(t)
+	case 6:
+		tileHalfx6(t)
+	case 7:
+		tileHalfx7(t)
+	case 8:
+		tileHalfx8(t)
+	case 9:
+		tileHalfx9(t)
+	case 10:
+		tileHalfx10(t)
+	case 11:
+		tileHalfx11(t)
+	case 12:
+		tileHalfx12(t)
+	case 13:
+		tileHalfx13(t)
+	case 14:
+		tileHalfx14(t)
+	default:
+		panic("cpu: a tile has 1 to 14 rows")
+	}
+}
+
+//go:noescape
 func tileBF16x1(t *tile)
 
 //go:noescape

@@ -17,11 +17,16 @@ func row(r int) string {
 // sum is the register of 16 sums of a row: half 0 or 1.
 func sum(row, half int) string { return fmt.Sprintf("Z%d", 4+2*row+half) }
 
-// tile writes a tile: for every k, ascending, one fused multiply-add into each sum.
+// tile writes a tile of f32 or bf16 lines, or of the first half of f32 lines: for every k, ascending,
+// one fused multiply-add into each sum.
 func (a *assembly) tile(typ string, rows int) {
+	halves := 2
+	if typ == "Half" {
+		halves = 1
+	}
 	a.function(fmt.Sprintf("tile%sx%d", typ, rows), "t", "tile")
 	a.tileArguments(typ, rows)
-	a.tileStart(rows)
+	a.tileStart(rows, halves)
 	a.label("begin")
 	a.op("TESTQ CX, CX")
 	a.op("JZ   summed")
@@ -29,17 +34,17 @@ func (a *assembly) tile(typ string, rows int) {
 	a.op("PREFETCHT0 (DX)")
 	a.op("PREFETCHT0 (DX)(BX*1)")
 	a.op("LEAQ (DX)(BX*2), DX")
-	if typ == "F32" {
-		a.op("VMOVUPS.Z (DI), K1, Z0")
-		a.op("VMOVUPS.Z 64(DI), K2, Z1")
+	if typ != "BF16" {
+		a.loadLine("DI", "Z0", "Z1", halves)
 	} else { // lanes j and j+16 share four bytes
 		a.op("VPSLLD $16, (DI), Z0")
 		a.op("VPANDD (DI), Z3, Z1")
 	}
 	for r := range rows {
 		a.op("VBROADCASTSS %s, Z2", row(r))
-		a.op("VFMADD231PS Z0, Z2, %s", sum(r, 0))
-		a.op("VFMADD231PS Z1, Z2, %s", sum(r, 1))
+		for h := range halves {
+			a.op("VFMADD231PS Z%d, Z2, %s", h, sum(r, h))
+		}
 	}
 	a.op("ADDQ R14, DI")
 	a.op("ADDQ R9, SI")
@@ -48,7 +53,15 @@ func (a *assembly) tile(typ string, rows int) {
 	}
 	a.op("DECQ CX")
 	a.op("JNZ  loop")
-	a.tileEnd(rows)
+	a.tileEnd(rows, halves)
+}
+
+// loadLine loads the lanes that exist of one or two vectors.
+func (a *assembly) loadLine(from, first, second string, halves int) {
+	a.op("VMOVUPS.Z (%s), K1, %s", from, first)
+	if halves == 2 {
+		a.op("VMOVUPS.Z 64(%s), K2, %s", from, second)
+	}
 }
 
 func (a *assembly) tileArguments(typ string, rows int) {
@@ -77,11 +90,11 @@ func (a *assembly) tileArguments(typ string, rows int) {
 }
 
 // tileStart starts the sums from zero or from what out holds.
-func (a *assembly) tileStart(rows int) {
+func (a *assembly) tileStart(rows, halves int) {
 	a.op("CMPL 92(AX), $0")
 	a.op("JNE  load")
 	for r := range rows {
-		for h := range 2 {
+		for h := range halves {
 			s := sum(r, h)
 			a.op("VPXORD %s, %s, %s", s, s, s)
 		}
@@ -90,36 +103,35 @@ func (a *assembly) tileStart(rows int) {
 	a.label("load")
 	a.op("MOVQ 16(AX), R15")
 	for r := range rows {
-		a.op("VMOVUPS.Z (R15), K1, %s", sum(r, 0))
-		a.op("VMOVUPS.Z 64(R15), K2, %s", sum(r, 1))
+		a.loadLine("R15", sum(r, 0), sum(r, 1), halves)
 		a.op("ADDQ 64(AX), R15")
 	}
 }
 
 // tileEnd multiplies the sums by alpha, adds the bias if there is one, and stores them.
-func (a *assembly) tileEnd(rows int) {
+func (a *assembly) tileEnd(rows, halves int) {
 	a.label("summed")
 	a.op("VBROADCASTSS 96(AX), Z2")
 	for r := range rows {
-		for h := range 2 {
+		for h := range halves {
 			a.op("VMULPS Z2, %s, %s", sum(r, h), sum(r, h))
 		}
 	}
 	a.op("MOVQ 24(AX), R15")
 	a.op("TESTQ R15, R15")
 	a.op("JZ   store")
-	a.op("VMOVUPS.Z (R15), K1, Z0")
-	a.op("VMOVUPS.Z 64(R15), K2, Z1")
+	a.loadLine("R15", "Z0", "Z1", halves)
 	for r := range rows {
-		for h := range 2 {
+		for h := range halves {
 			a.op("VADDPS Z%d, %s, %s", h, sum(r, h), sum(r, h))
 		}
 	}
 	a.label("store")
 	a.op("MOVQ 16(AX), R15")
 	for r := range rows {
-		a.op("VMOVUPS %s, K1, (R15)", sum(r, 0))
-		a.op("VMOVUPS %s, K2, 64(R15)", sum(r, 1))
+		for h := range halves {
+			a.op("VMOVUPS %s, K%d, %d(R15)", sum(r, h), h+1, 64*h)
+		}
 		a.op("ADDQ 64(AX), R15")
 	}
 	a.ret()
