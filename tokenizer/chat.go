@@ -115,10 +115,10 @@ func (t *Template) Chat(c Chat) (string, error) {
 	if c.ContinueFinalMessage && c.AddGenerationPrompt {
 		return "", fmt.Errorf("chat: a final message cannot be continued and a new one started")
 	}
-	messages := c.Messages
+	messages, final := c.Messages, ""
 	if c.ContinueFinalMessage {
 		var err error
-		if messages, err = tagFinal(messages); err != nil {
+		if messages, final, err = tagFinal(messages); err != nil {
 			return "", err
 		}
 	}
@@ -128,7 +128,7 @@ func (t *Template) Chat(c Chat) (string, error) {
 	}
 	list := make([]any, len(messages))
 	for i, m := range messages {
-		list[i] = m
+		list[i] = aliased(m)
 	}
 	vars["messages"] = list
 	vars["add_generation_prompt"] = c.AddGenerationPrompt
@@ -144,7 +144,25 @@ func (t *Template) Chat(c Chat) (string, error) {
 	if !c.ContinueFinalMessage {
 		return text, nil
 	}
-	return cutFinal(text, messages[len(messages)-1])
+	return cutFinal(text, final)
+}
+
+// aliased gives a message its reasoning under the names templates read it by
+// (transformers does the same): "reasoning_content", and "thinking" where that is missing.
+func aliased(m Object) Object {
+	for _, name := range []string{"reasoning_content", "thinking", "reasoning"} {
+		reasoning, _ := m.Get(name)
+		if reasoning == nil {
+			continue
+		}
+		with := slices.Clone(m)
+		if _, ok := m.Get("thinking"); !ok {
+			with = append(Object{{Key: "thinking", Value: reasoning}}, m...)
+		}
+		with.Set("reasoning_content", reasoning)
+		return with
+	}
+	return m
 }
 
 // finalTag is put behind the last message's content and looked for in the text.
@@ -152,48 +170,52 @@ func (t *Template) Chat(c Chat) (string, error) {
 const finalTag = "CONTINUE_FINAL_MESSAGE_TAG "
 
 // tagFinal returns messages with the tag behind the last one's content, or
-// behind the last text of a content in parts.
-func tagFinal(messages []Object) ([]Object, error) {
+// behind the last text of a content in parts, and that content or text.
+func tagFinal(messages []Object) (tagged []Object, final string, err error) {
 	if len(messages) == 0 {
-		return nil, fmt.Errorf("chat: there is no final message to continue")
+		return nil, "", fmt.Errorf("chat: there is no final message to continue")
 	}
 	last := slices.Clone(messages[len(messages)-1])
 	content, _ := last.Get("content")
 	switch content := content.(type) {
 	case string:
+		final = content
 		last.Set("content", content+finalTag)
 	case []any:
 		parts := slices.Clone(content)
-		i := len(parts) - 1
-		for ; i >= 0; i-- {
-			part, _ := parts[i].(Object)
-			if text, ok := part.Get("text"); ok {
-				s, ok := text.(string)
-				if !ok {
-					return nil, fmt.Errorf("chat: the final message's text is not a string")
-				}
-				part = slices.Clone(part)
-				part.Set("text", s+finalTag)
-				parts[i] = part
-				break
-			}
-		}
-		if i < 0 {
-			return nil, fmt.Errorf("chat: the final message has no text to continue")
+		if final, err = tagParts(parts); err != nil {
+			return nil, "", err
 		}
 		last.Set("content", parts)
 	default:
-		return nil, fmt.Errorf("chat: the final message has no content to continue")
+		return nil, "", fmt.Errorf("chat: the final message has no content to continue")
 	}
-	return append(slices.Clone(messages[:len(messages)-1]), last), nil
+	return append(slices.Clone(messages[:len(messages)-1]), last), final, nil
 }
 
-// cutFinal cuts text where the tag stands.
-func cutFinal(text string, last Object) (string, error) {
-	tag := strings.TrimRight(finalTag, " ")
-	at := strings.LastIndex(text, tag)
-	if at < 0 {
-		return "", fmt.Errorf("chat: the final message cannot be continued: the template leaves it out")
+// tagParts puts the tag behind the last text of parts, which it changes.
+func tagParts(parts []any) (final string, err error) {
+	for i, p := range slices.Backward(parts) {
+		part, _ := p.(Object)
+		if text, ok := part.Get("text"); ok {
+			final, ok := text.(string)
+			if !ok {
+				return "", fmt.Errorf("chat: the final message's text is not a string")
+			}
+			part = slices.Clone(part)
+			part.Set("text", final+finalTag)
+			parts[i] = part
+			return final, nil
+		}
+	}
+	return "", fmt.Errorf("chat: the final message has no text to continue")
+}
+
+// cutFinal cuts text where the tag stands, behind the final message.
+func cutFinal(text, final string) (string, error) {
+	at := strings.LastIndex(text, strings.TrimRight(finalTag, " "))
+	if at < 0 || !strings.Contains(text, strings.TrimSpace(final)) {
+		return "", fmt.Errorf("chat: the final message cannot be continued: the template changes it or leaves it out")
 	}
 	if strings.HasPrefix(text[at:], finalTag) {
 		return text[:at], nil

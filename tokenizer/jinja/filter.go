@@ -189,6 +189,9 @@ func follow(list []any, path any) []any {
 }
 
 func mapFilter(f *frame, v any, a args) any {
+	if !truth(v) { // as in Jinja2: None goes too
+		return generator{}
+	}
 	list := iterate(v)
 	out := make(generator, len(list))
 	if path, ok := a.named.Get("attribute"); ok {
@@ -218,6 +221,9 @@ func choose(f *frame, v any, a args, attr, keep bool) any {
 		}
 	}
 	out := generator{}
+	if !truth(v) { // as in Jinja2: None goes too
+		return out
+	}
 	for _, item := range iterate(v) {
 		x := item
 		if attr {
