@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"iter"
 	"slices"
@@ -116,7 +117,7 @@ func (c *Client) Stream(ctx context.Context, r router.Request) iter.Seq2[router.
 		}
 		defer resp.Body.Close()
 		var a answer
-		more, err := a.chunks(io.LimitReader(resp.Body, c.maxBody), func(d router.Delta) bool { return yield(d, nil) })
+		more, err := a.chunks(&bounded{resp.Body, c.maxBody}, func(d router.Delta) bool { return yield(d, nil) })
 		if !more {
 			return
 		}
@@ -131,6 +132,7 @@ func (c *Client) Stream(ctx context.Context, r router.Request) iter.Seq2[router.
 func (a *answer) chunks(body io.Reader, yield func(router.Delta) bool) (more bool, err error) {
 	lines := bufio.NewScanner(body)
 	lines.Buffer(nil, 1<<20)
+	lines.Split(wholeLine)
 	for lines.Scan() {
 		data, ok := bytes.CutPrefix(lines.Bytes(), []byte("data:"))
 		if !ok {
@@ -164,10 +166,42 @@ func (a *answer) chunks(body io.Reader, yield func(router.Delta) bool) (more boo
 			return false, nil
 		}
 	}
-	if err := lines.Err(); err == bufio.ErrTooLong {
+	switch err := lines.Err(); err {
+	case nil:
+		return true, connection(io.ErrUnexpectedEOF, true)
+	case bufio.ErrTooLong:
 		return true, garbage("a line of the stream is longer than 1 MiB")
-	} else if err != nil {
+	case errTooLong:
+		return true, garbage("%w", err)
+	default:
 		return true, connection(err, true)
 	}
-	return true, connection(io.ErrUnexpectedEOF, true)
+}
+
+// wholeLine splits at line ends. What a broken connection leaves of a line is not one.
+func wholeLine(data []byte, atEOF bool) (int, []byte, error) {
+	if i := bytes.IndexByte(data, '\n'); i >= 0 {
+		return i + 1, data[:i], nil
+	}
+	if atEOF {
+		return len(data), nil, nil
+	}
+	return 0, nil, nil
+}
+
+var errTooLong = errors.New("the answer is longer than allowed")
+
+// A bounded reader fails after left bytes.
+type bounded struct {
+	r    io.Reader
+	left int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, errTooLong
+	}
+	n, err := b.r.Read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
+	return n, err
 }
