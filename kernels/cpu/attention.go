@@ -58,6 +58,7 @@ func (d *Device) Attention(out, lse, q, k, v kernels.Tensor, a kernels.Attn) {
 	}
 	if longest, ok := t.check("Attention", q.Rows, k.Rows); ok {
 		t.cut(longest)
+		d.reserve(t.space(t.tokens*t.group, scoreStride(longest)))
 		n := t.sequences * t.KVHeads * t.parts
 		grain := 1
 		if q.Rows*longest*q.Cols <= attendAlone {
@@ -134,7 +135,7 @@ func (t *attention) badPage(s, n, rows int) (page, key int) {
 // cut chooses the tokens of a piece.
 func (t *attention) cut(longest int) {
 	rows := min(pieceRows, pieceBytes/4/max(longest, 1))
-	t.tokens = max(1, rows/t.group)
+	t.tokens = max(1, min(rows/t.group, t.MaxQueries))
 	t.parts = ceilDiv(min(t.MaxQueries, longest), t.tokens)
 }
 
@@ -170,9 +171,17 @@ func (t *attention) piece(s, kv, token int) piece {
 	p := piece{attention: t, seq: s, kv: kv, first: lo + token, start: lo, rows: tokens * t.group}
 	p.keys0 = n - (hi - lo) + 1 + token
 	p.last = p.keys0 + tokens - 1
-	// A line more than whole vectors keeps rows of scores apart in the cache's sets.
-	p.ss = ceilDiv(max(p.last, 0), 16)*16 + 16
+	p.ss = scoreStride(p.last)
 	return p
+}
+
+// scoreStride is from one row of n scores to the next: whole vectors, and one more to keep the rows apart in
+// the cache's sets.
+func scoreStride(n int) int { return ceilDiv(n, 16)*16 + 16 }
+
+// space is the scratch of a piece: q, sums of values, scores, and what dots needs.
+func (t *attention) space(rows, ss int) int {
+	return rows*(ss+2*t.HeadDim) + panelLines(t.HeadDim)*lanes + 16*t.HeadDim
 }
 
 // keys is how many keys row r sees.
@@ -211,7 +220,7 @@ func (p *piece) tile(r int) int {
 
 func (t *attention) attend(p *piece, worker int) {
 	hd := t.HeadDim
-	space := t.d.workspace(worker, p.rows*(p.ss+2*hd)+panelLines(hd)*lanes+16*hd)
+	space := t.d.workspace(worker, t.space(p.rows, p.ss))
 	q, space := space[:p.rows*hd], space[p.rows*hd:]
 	o, space := space[:p.rows*hd], space[p.rows*hd:]
 	s, space := space[:p.rows*p.ss], space[p.rows*p.ss:]

@@ -31,6 +31,7 @@ func (d *Device) AttentionGrad(dq, dk, dv, dout, out, lse, q, k, v kernels.Tenso
 	t.dq, t.dk, t.dv, t.dout = viewOf(op, dq), viewOf(op, dk), viewOf(op, dv), viewOf(op, dout)
 	if longest, ok := t.check(op, q.Rows, k.Rows); ok {
 		t.cut(longest)
+		d.reserve(t.space(t.tokens*t.group, scoreStride(longest)))
 		n, grain := t.sequences*t.KVHeads, 1
 		if q.Rows*longest*q.Cols <= attendAlone {
 			grain = n
@@ -52,10 +53,15 @@ func (t *attentionGrad) span(lo, hi, worker int) {
 	}
 }
 
+// space is the scratch of a run of tokens: q, dout, dq, p, ds, and what dots needs.
+func (t *attentionGrad) space(rows, ss int) int {
+	return rows*(2*ss+3*t.HeadDim) + panelLines(t.HeadDim)*lanes + 16*t.HeadDim
+}
+
 // add adds the gradients that come through the rows of p.
 func (t *attentionGrad) add(p *piece, worker int) {
 	hd, n := t.HeadDim, p.rows*t.HeadDim
-	space := t.d.workspace(worker, 3*n+2*p.rows*p.ss+panelLines(hd)*lanes+16*hd)
+	space := t.d.workspace(worker, t.space(p.rows, p.ss))
 	q, space := space[:n], space[n:]
 	dout, space := space[:n], space[n:]
 	dq, space := space[:n], space[n:]

@@ -13,6 +13,7 @@ func (d *Device) Sample(ids, lp, logits, uniform kernels.Tensor, dist kernels.Di
 	t.begin("Sample", lp, logits, uniform)
 	t.ids = columnOf("Sample", ids)
 	t.under(dist)
+	d.reserve(ceilDiv(logits.Cols, logitBlock) + logitBlock)
 	d.each(logits.Rows, logits.Cols, func(t *rowTask, i, worker int) {
 		x := t.v[1].row(i)
 		blocks := ceilDiv(len(x), logitBlock)

@@ -129,6 +129,7 @@ func (d *Device) LogProb(lp, lse, logits, ids kernels.Tensor, dist kernels.Dist)
 	t.begin("LogProb", lp, lse, logits)
 	t.ids = columnOf("LogProb", ids)
 	t.under(dist)
+	d.reserve(ceilDiv(logits.Cols, logitBlock))
 	d.each(logits.Rows, logits.Cols, func(t *rowTask, i, worker int) {
 		x, id := t.v[2].row(i), t.ids.at(i)
 		p, ok := t.summed(i, x, t.d.workspace(worker, ceilDiv(len(x), logitBlock)))

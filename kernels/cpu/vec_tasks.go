@@ -102,6 +102,13 @@ func (t *rowTask) fail(i int, format string, args ...any) {
 	}
 }
 
+// reserve grows every worker's scratch to n, so that none allocates later because it came along late.
+func (d *Device) reserve(n int) {
+	for worker := range d.scratch {
+		d.workspace(worker, n)
+	}
+}
+
 // within keeps a failure unless each of the n indices is one of 0 … rows-1, or may be skipped because it
 // is negative.
 func (d *Device) within(op string, c column, n, rows int, skip bool) bool {
