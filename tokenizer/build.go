@@ -3,6 +3,7 @@ package tokenizer
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/nlpodyssey/gotokenizers/models/bpemodel"
@@ -46,7 +47,7 @@ func (s *spec) build() (*Tokenizer, error) {
 	if err := t.matchers(s.added); err != nil {
 		return nil, err
 	}
-	for _, id := range append(t.prefix, t.suffix...) {
+	for _, id := range slices.Concat(t.prefix, t.suffix) {
 		if !t.has(id) {
 			return nil, fmt.Errorf("the post-processor adds id %d, which is no token", id)
 		}
@@ -123,19 +124,19 @@ func (t *Tokenizer) matchers(added []addedToken) error {
 		if k.kind != unused && k.text != a.Content {
 			return fmt.Errorf("tokens %q and %q share id %d", k.text, a.Content, a.ID)
 		}
+		t.added[a.Content] = a.ID
+		if a.Normalized && t.nfc {
+			a.Content = compose(a.Content) // also what it decodes to, in the reference
+		}
 		*k = token{text: a.Content, bytes: unspell(a.Content), kind: plain}
 		if a.Special {
 			k.kind = special
 		}
-		t.added[a.Content] = a.ID
-		if !a.Normalized {
+		if a.Normalized {
+			after = append(after, a)
+		} else {
 			before = append(before, a)
-			continue
 		}
-		if t.nfc {
-			a.Content = compose(a.Content)
-		}
-		after = append(after, a)
 	}
 	t.before, t.after = newMatcher(before), newMatcher(after)
 	return nil
