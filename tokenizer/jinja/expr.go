@@ -96,7 +96,7 @@ func (p *parser) not() expr {
 // compare parses a chain: a < b < c is a < b and b < c.
 func (p *parser) compare() expr {
 	first := p.sum()
-	var tests []func(a, b any) bool
+	var tests []comparison
 	var rest []expr
 	for {
 		test := p.comparison()
@@ -113,7 +113,7 @@ func (p *parser) compare() expr {
 		a := first(f)
 		for i, test := range tests {
 			b := rest[i](f)
-			if !test(a, b) {
+			if !test(f.run, a, b) {
 				return false
 			}
 			a = b
@@ -122,26 +122,28 @@ func (p *parser) compare() expr {
 	}
 }
 
-var comparisons = map[string]func(a, b any) bool{
-	"==": equal,
-	"!=": func(a, b any) bool { return !equal(a, b) },
-	"<":  func(a, b any) bool { return order("<", a, b) < 0 },
-	"<=": func(a, b any) bool { return order("<=", a, b) <= 0 },
-	">":  func(a, b any) bool { return order(">", a, b) > 0 },
-	">=": func(a, b any) bool { return order(">=", a, b) >= 0 },
+type comparison func(r *run, a, b any) bool
+
+var comparisons = map[string]comparison{
+	"==": (*run).equal,
+	"!=": func(r *run, a, b any) bool { return !r.equal(a, b) },
+	"<":  func(r *run, a, b any) bool { return r.order("<", a, b) < 0 },
+	"<=": func(r *run, a, b any) bool { return r.order("<=", a, b) <= 0 },
+	">":  func(r *run, a, b any) bool { return r.order(">", a, b) > 0 },
+	">=": func(r *run, a, b any) bool { return r.order(">=", a, b) >= 0 },
 }
 
-func (p *parser) comparison() func(a, b any) bool {
+func (p *parser) comparison() comparison {
 	if t := p.cur(); t.kind == op && comparisons[t.text] != nil {
 		p.next()
 		return comparisons[t.text]
 	}
 	if p.skip(name, "in") {
-		return func(a, b any) bool { return contains(b, a) }
+		return func(r *run, a, b any) bool { return r.contains(b, a) }
 	}
 	if p.is(name, "not") && p.tokens[p.pos+1].kind == name && p.tokens[p.pos+1].text == "in" {
 		p.pos += 2
-		return func(a, b any) bool { return !contains(b, a) }
+		return func(r *run, a, b any) bool { return !r.contains(b, a) }
 	}
 	return nil
 }
@@ -162,7 +164,7 @@ func (p *parser) binary(operand func() expr, ops ...string) expr {
 		a, b := left, operand()
 		left = func(f *frame) any {
 			f.run.step(1)
-			return arithmetic(found, a(f), b(f))
+			return arithmetic(f.run, found, a(f), b(f))
 		}
 	}
 }
@@ -180,7 +182,7 @@ func (p *parser) unary(filters bool) expr {
 	switch {
 	case p.skip(op, "-"):
 		term := p.unary(false)
-		e = func(f *frame) any { return arithmetic("-", 0, number("-", term(f))) }
+		e = func(f *frame) any { return arithmetic(f.run, "-", 0, number("-", term(f))) }
 	case p.skip(op, "+"):
 		term := p.unary(false)
 		e = func(f *frame) any { return number("+", term(f)) }
@@ -357,8 +359,9 @@ func (p *parser) subscript(of expr) expr {
 			p.fail("an empty subscript")
 		}
 		return func(f *frame) any {
-			f.run.step(1)
-			return subscript(of(f), index(f))
+			v := of(f)
+			f.run.step(1 + size(v)/16)
+			return subscript(v, index(f))
 		}
 	}
 	return func(f *frame) any {

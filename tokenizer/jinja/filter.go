@@ -15,7 +15,9 @@ func applyFilter(f *frame, name string, v any, a args) any {
 		fail("no filter named '%s'", name)
 	}
 	f.run.step(1 + size(v)/16)
-	return k(f, v, a)
+	out := k(f, v, a)
+	f.run.step(size(out) / 16)
+	return out
 }
 
 var filters map[string]func(f *frame, v any, a args) any
@@ -32,13 +34,13 @@ func init() {
 		"count":      func(_ *frame, v any, _ args) any { return length(v) },
 		"d":          otherwise,
 		"default":    otherwise,
-		"dictsort":   func(_ *frame, v any, a args) any { return dictSort(v, a) },
+		"dictsort":   func(f *frame, v any, a args) any { return dictSort(f.run, v, a) },
 		"e":          func(_ *frame, v any, _ args) any { return escape(text(v)) },
 		"escape":     func(_ *frame, v any, _ args) any { return escape(text(v)) },
 		"first":      func(_ *frame, v any, _ args) any { return end(v, true) },
 		"float":      func(_ *frame, v any, a args) any { return toFloat(v, a.at(0, "default", 0.0)) },
 		"format":     func(_ *frame, v any, a args) any { return formatted(text(v), a) },
-		"groupby":    func(_ *frame, v any, a args) any { return groupBy(v, a) },
+		"groupby":    func(f *frame, v any, a args) any { return groupBy(f.run, v, a) },
 		"indent":     func(_ *frame, v any, a args) any { return indent(text(v), a) },
 		"int":        func(_ *frame, v any, a args) any { return toInt(v, a) },
 		"items":      func(_ *frame, v any, _ args) any { return items(v) },
@@ -46,10 +48,10 @@ func init() {
 		"last":       func(_ *frame, v any, _ args) any { return end(v, false) },
 		"length":     func(_ *frame, v any, _ args) any { return length(v) },
 		"list":       func(_ *frame, v any, _ args) any { return slices.Clone(listed(v)) },
-		"lower":      func(_ *frame, v any, _ args) any { return strings.ToLower(text(v)) },
+		"lower":      func(_ *frame, v any, _ args) any { return lower(text(v)) },
 		"map":        mapFilter,
-		"max":        func(_ *frame, v any, a args) any { return extreme(v, a, 1) },
-		"min":        func(_ *frame, v any, a args) any { return extreme(v, a, -1) },
+		"max":        func(f *frame, v any, a args) any { return extreme(f.run, v, a, 1) },
+		"min":        func(f *frame, v any, a args) any { return extreme(f.run, v, a, -1) },
 		"reject":     func(f *frame, v any, a args) any { return choose(f, v, a, false, false) },
 		"rejectattr": func(f *frame, v any, a args) any { return choose(f, v, a, true, false) },
 		"replace": func(_ *frame, v any, a args) any {
@@ -60,14 +62,14 @@ func init() {
 		"safe":       func(_ *frame, v any, _ args) any { return text(v) },
 		"select":     func(f *frame, v any, a args) any { return choose(f, v, a, false, true) },
 		"selectattr": func(f *frame, v any, a args) any { return choose(f, v, a, true, true) },
-		"sort":       func(_ *frame, v any, a args) any { return sorted(v, a) },
+		"sort":       func(f *frame, v any, a args) any { return sorted(f.run, v, a) },
 		"string":     func(_ *frame, v any, _ args) any { return text(v) },
-		"sum":        func(_ *frame, v any, a args) any { return sum(v, a) },
+		"sum":        func(f *frame, v any, a args) any { return sum(f.run, v, a) },
 		"title":      func(_ *frame, v any, _ args) any { return titleFilter(text(v)) },
 		"tojson":     func(_ *frame, v any, a args) any { return toJSON(v, a) },
 		"trim":       func(_ *frame, v any, a args) any { return strip(text(v), a, true, true) },
-		"unique":     func(_ *frame, v any, a args) any { return unique(v, a) },
-		"upper":      func(_ *frame, v any, _ args) any { return strings.ToUpper(text(v)) },
+		"unique":     func(f *frame, v any, a args) any { return unique(f.run, v, a) },
+		"upper":      func(_ *frame, v any, _ args) any { return upper(text(v)) },
 		"wordcount":  func(_ *frame, v any, _ args) any { return len(splitSpace(text(v), -1)) },
 	}
 }
@@ -250,7 +252,7 @@ func folded(v any, a args, at int) any {
 	return v
 }
 
-func sorted(v any, a args) any {
+func sorted(r *run, v any, a args) any {
 	list := slices.Clone(listed(v))
 	key := func(x any) any {
 		if path := a.at(2, "attribute", nil); path != nil {
@@ -262,11 +264,11 @@ func sorted(v any, a args) any {
 	if truth(a.at(0, "reverse", false)) {
 		sign = -1
 	}
-	slices.SortStableFunc(list, func(x, y any) int { return sign * order("<", key(x), key(y)) })
+	slices.SortStableFunc(list, func(x, y any) int { return sign * r.order("<", key(x), key(y)) })
 	return list
 }
 
-func dictSort(v any, a args) any {
+func dictSort(r *run, v any, a args) any {
 	o, ok := v.(Object)
 	if !ok {
 		fail("dictsort needs a mapping")
@@ -281,12 +283,12 @@ func dictSort(v any, a args) any {
 	}
 	list := []any(pairs(o))
 	slices.SortStableFunc(list, func(x, y any) int {
-		return sign * order("<", folded(x.(Tuple)[part], a, 0), folded(y.(Tuple)[part], a, 0))
+		return sign * r.order("<", folded(x.(Tuple)[part], a, 0), folded(y.(Tuple)[part], a, 0))
 	})
 	return list
 }
 
-func extreme(v any, a args, sign int) any {
+func extreme(r *run, v any, a args, sign int) any {
 	list := iterate(v)
 	if len(list) == 0 {
 		return undefined{"No aggregated item, sequence was empty."}
@@ -299,14 +301,14 @@ func extreme(v any, a args, sign int) any {
 	}
 	best := list[0]
 	for _, x := range list[1:] {
-		if sign*order("<", key(x), key(best)) > 0 {
+		if sign*r.order("<", key(x), key(best)) > 0 {
 			best = x
 		}
 	}
 	return best
 }
 
-func unique(v any, a args) any {
+func unique(r *run, v any, a args) any {
 	out := generator{}
 	var seen []any
 	for _, x := range iterate(v) {
@@ -315,7 +317,7 @@ func unique(v any, a args) any {
 			key = along(x, path)
 		}
 		key = folded(key, a, 0)
-		if !contains(seen, key) {
+		if !r.contains(seen, key) {
 			seen, out = append(seen, key), append(out, x)
 		}
 	}
@@ -323,13 +325,13 @@ func unique(v any, a args) any {
 }
 
 // groupBy gives (value, items) for each value of an attribute, in order of the values.
-func groupBy(v any, a args) any {
+func groupBy(r *run, v any, a args) any {
 	path := a.at(0, "attribute", nil)
 	by := args{named: Object{{"attribute", path}, {"case_sensitive", a.at(2, "case_sensitive", false)}}}
 	out := []any{}
-	for _, x := range sorted(v, by).([]any) {
+	for _, x := range sorted(r, v, by).([]any) {
 		key := along(x, path)
-		if n := len(out); n > 0 && equal(folded(out[n-1].(Tuple)[0], by, 9), folded(key, by, 9)) {
+		if n := len(out); n > 0 && r.equal(folded(out[n-1].(Tuple)[0], by, 9), folded(key, by, 9)) {
 			group := out[n-1].(Tuple)
 			group[1] = append(group[1].([]any), x)
 			continue
@@ -350,14 +352,14 @@ func reverse(v any) any {
 	return generator(list)
 }
 
-func sum(v any, a args) any {
+func sum(r *run, v any, a args) any {
 	total := a.at(1, "start", 0)
 	list := iterate(v)
 	if path := a.at(0, "attribute", nil); path != nil {
 		list = follow(list, path)
 	}
 	for _, x := range list {
-		total = arithmetic("+", total, x)
+		total = arithmetic(r, "+", total, x)
 	}
 	return total
 }
@@ -419,7 +421,11 @@ func toInt(v any, a args) any {
 		if base < 2 || base > 36 {
 			base = 10
 		}
-		if x, ok := new(big.Int).SetString(s, base); ok && len(s) <= maxDigits {
+		digits := s
+		if p, ok := map[int]string{2: "0b", 8: "0o", 16: "0x"}[base]; ok {
+			digits = strings.TrimPrefix(strings.ToLower(s), p)
+		}
+		if x, ok := new(big.Int).SetString(digits, base); ok && len(s) <= maxDigits {
 			return shrink(x)
 		}
 	}
@@ -443,7 +449,11 @@ func round(v any, a args) any {
 			return v
 		}
 		if digits < 0 {
-			return math.RoundToEven(x*scale) / scale
+			r := math.RoundToEven(x*scale) / scale
+			if _, isInt := whole(v); isInt {
+				return toInt(r, args{})
+			}
+			return r
 		}
 		r, _ := strconv.ParseFloat(strconv.FormatFloat(x, 'f', min(digits, 400), 64), 64)
 		return r
@@ -479,33 +489,9 @@ func toJSON(v any, a args) any {
 		}
 		style.item, style.key = text(pair[0]), text(pair[1])
 	}
-	s, err := dump(plain(v), style)
+	s, err := dump(v, style)
 	if err != nil {
 		fail("%v", err)
 	}
 	return s
-}
-
-// plain turns tuples into lists, which is what JSON knows.
-func plain(v any) any {
-	switch v := v.(type) {
-	case Tuple:
-		return plain([]any(v))
-	case []any:
-		out := make([]any, len(v))
-		for i, x := range v {
-			out[i] = plain(x)
-		}
-		return out
-	case Object:
-		out := make(Object, len(v))
-		for i, m := range v {
-			out[i] = Member{m.Key, plain(m.Value)}
-		}
-		return out
-	case nil, bool, int, *big.Int, float64, string:
-		return v
-	}
-	fail("Object of type %s is not JSON serializable", kindOf(v))
-	return nil
 }

@@ -102,7 +102,7 @@ var field = regexp.MustCompile(`\{\{|\}\}|\{([^{}:!]*)(?:!([rs]))?(?::([^{}]*))?
 // braces is Python's s.format(...): fields by position and name, with the format
 // specifications of numbers and widths.
 func braces(s string, a args) string {
-	auto := 0
+	auto, manual := 0, false
 	return field.ReplaceAllStringFunc(s, func(m string) string {
 		switch m {
 		case "{{":
@@ -117,6 +117,11 @@ func braces(s string, a args) string {
 		if name == "" {
 			name = strconv.Itoa(auto)
 			auto++
+		} else if name[0] >= '0' && name[0] <= '9' {
+			manual = true
+		}
+		if auto > 0 && manual {
+			fail("cannot switch between manual and automatic field numbering")
 		}
 		head, path, _ := strings.Cut(name, ".")
 		var v any

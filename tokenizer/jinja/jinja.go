@@ -22,10 +22,12 @@ import (
 
 // What a template may do before it is stopped.
 const (
-	maxSteps  = 5_000_000 // expressions and statements run
-	maxOutput = 64 << 20  // bytes written, and of one string or list made
-	maxNest   = 200       // calls inside calls, and nesting of the source
-	maxRange  = 100_000   // numbers in a range, as in Jinja2's sandbox
+	maxSource = 1 << 20    // bytes of a template
+	maxSteps  = 50_000_000 // expressions and statements run, 16 bytes made counting as one
+	maxOutput = 64 << 20   // bytes written, and of one string
+	maxItems  = 1 << 20    // items of one list
+	maxNest   = 200        // calls inside calls, and nesting of the source
+	maxRange  = 100_000    // numbers in a range, as in Jinja2's sandbox
 )
 
 // A Template is a parsed template. It is safe for concurrent use.
@@ -34,6 +36,9 @@ type Template struct{ body []stmt }
 // Parse reads a template. An error names the line.
 func Parse(src string) (t *Template, err error) {
 	defer recoverTo(&err)
+	if len(src) > maxSource {
+		return nil, fmt.Errorf("a template of %d bytes, the limit is %d", len(src), maxSource)
+	}
 	p := &parser{tokens: lex(src)}
 	return &Template{p.template()}, nil
 }
@@ -77,8 +82,8 @@ func recoverTo(err *error) {
 	case nil:
 	case *failure:
 		*err = e
-	default:
-		panic(e)
+	default: // a mistake in this package must not take a server down
+		*err = fmt.Errorf("internal error: %v", e)
 	}
 }
 
@@ -93,7 +98,7 @@ type run struct {
 // step counts work and stops a template that does too much.
 func (r *run) step(n int) {
 	if r.steps += n; r.steps > maxSteps {
-		fail("the template does not come to an end (%d steps)", maxSteps)
+		fail("the template does too much (more than %d steps)", maxSteps)
 	}
 }
 
@@ -101,6 +106,7 @@ func (r *run) write(s string) {
 	if r.out.Len()+len(s) > maxOutput {
 		fail("the template writes more than %d bytes", maxOutput)
 	}
+	r.step(len(s) / 16)
 	r.out.WriteString(s)
 }
 

@@ -192,8 +192,8 @@ type dumper struct {
 }
 
 func (w *dumper) value(v any, depth int) error {
-	if depth > maxDepth {
-		return fmt.Errorf("a value nested deeper than %d", maxDepth)
+	if depth > maxDepth || w.out.Len() > maxOutput {
+		return fmt.Errorf("a value nested deeper than %d or longer than %d bytes", maxDepth, maxOutput)
 	}
 	switch v := v.(type) {
 	case nil:
@@ -208,6 +208,8 @@ func (w *dumper) value(v any, depth int) error {
 		w.out.WriteString(jsonFloat(v))
 	case string:
 		w.str(v)
+	case Tuple:
+		return w.value([]any(v), depth)
 	case []any:
 		return w.list('[', ']', len(v), depth, func(i int) error { return w.value(v[i], depth+1) })
 	case Object:
@@ -221,7 +223,7 @@ func (w *dumper) value(v any, depth int) error {
 			return w.value(v[i].Value, depth+1)
 		})
 	default:
-		return fmt.Errorf("a value of type %T is not JSON", v)
+		return fmt.Errorf("object of type %s is not JSON serializable", kindOf(v))
 	}
 	return nil
 }

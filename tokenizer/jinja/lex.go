@@ -307,6 +307,9 @@ func (l *lexer) unescape(s string) string {
 			i += n
 			continue
 		}
+		if c == 'N' {
+			l.fail("the escape \\N is not supported")
+		}
 		if c >= '0' && c <= '7' {
 			n := 1
 			for n < 3 && i+n < len(s) && s[i+n] >= '0' && s[i+n] <= '7' {

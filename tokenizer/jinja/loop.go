@@ -48,8 +48,8 @@ func (l *loop) attr(name string) any {
 			return a.pos[l.at%len(a.pos)]
 		})
 	case "changed":
-		return function(func(_ *frame, a args) any {
-			same := l.changed != nil && equal(l.changed, a.pos)
+		return function(func(f *frame, a args) any {
+			same := l.changed != nil && f.run.equal(l.changed, a.pos)
 			l.changed = append([]any{}, a.pos...)
 			return !same
 		})

@@ -5,6 +5,9 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/text/cases"
+	"golang.org/x/text/language"
 )
 
 // dictMethod returns a method of a dict, nil if it has none of that name. Those
@@ -63,7 +66,9 @@ func method(v any, name string) function {
 		if m, ok := stringMethods[name]; ok {
 			return func(f *frame, a args) any {
 				f.run.step(1 + len(v)/16)
-				return m(v, a)
+				out := m(v, a)
+				f.run.step(size(out) / 16)
+				return out
 			}
 		}
 	case []any:
@@ -87,9 +92,9 @@ func method(v any, name string) function {
 func listMethod(v []any, name string) function {
 	switch name {
 	case "index":
-		return func(_ *frame, a args) any {
+		return func(f *frame, a args) any {
 			for i, x := range v {
-				if equal(x, a.at(0, "value", nil)) {
+				if f.run.equal(x, a.at(0, "value", nil)) {
 					return i
 				}
 			}
@@ -97,10 +102,10 @@ func listMethod(v []any, name string) function {
 			return nil
 		}
 	case "count":
-		return func(_ *frame, a args) any {
+		return func(f *frame, a args) any {
 			n := 0
 			for _, x := range v {
-				if equal(x, a.at(0, "value", nil)) {
+				if f.run.equal(x, a.at(0, "value", nil)) {
 					n++
 				}
 			}
@@ -145,9 +150,9 @@ var stringMethods map[string]func(s string, a args) any
 
 func init() {
 	stringMethods = map[string]func(s string, a args) any{
-		"upper":        func(s string, _ args) any { return strings.ToUpper(s) },
-		"lower":        func(s string, _ args) any { return strings.ToLower(s) },
-		"casefold":     func(s string, _ args) any { return strings.ToLower(s) },
+		"upper":        func(s string, _ args) any { return upper(s) },
+		"lower":        func(s string, _ args) any { return lower(s) },
+		"casefold":     func(s string, _ args) any { return cases.Fold().String(s) },
 		"capitalize":   func(s string, _ args) any { return capitalize(s) },
 		"title":        func(s string, _ args) any { return title(s) },
 		"swapcase":     func(s string, _ args) any { return strings.Map(swapCase, s) },
@@ -199,12 +204,16 @@ func every(s string, is func(rune) bool) bool {
 	return s != "" && strings.IndexFunc(s, func(r rune) bool { return !is(r) }) < 0
 }
 
+// upper and lower map by Unicode's full rules, as Python does: ß becomes SS.
+func upper(s string) string { return cases.Upper(language.Und).String(s) }
+func lower(s string) string { return cases.Lower(language.Und).String(s) }
+
 func capitalize(s string) string {
 	r, n := utf8.DecodeRuneInString(s)
 	if n == 0 {
 		return s
 	}
-	return string(unicode.ToTitle(r)) + strings.ToLower(s[n:])
+	return string(unicode.ToTitle(r)) + lower(s[n:])
 }
 
 // title is str.title: a capital after everything that is not a letter.
@@ -266,10 +275,6 @@ func splitSpace(s string, most int) []any {
 		end := strings.IndexFunc(s, isSpace)
 		if end < 0 || len(list) == most {
 			end = len(s)
-			if len(list) == most {
-				s = strings.TrimRightFunc(s, isSpace)
-				end = len(s)
-			}
 		}
 		list = append(list, s[:end])
 		s = s[end:]

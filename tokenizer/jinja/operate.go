@@ -66,16 +66,16 @@ func number(op string, v any) any {
 }
 
 // arithmetic is a op b.
-func arithmetic(op string, a, b any) any {
+func arithmetic(r *run, op string, a, b any) any {
 	if op == "~" {
-		return joined(text(a), text(b))
+		return r.joined(text(a), text(b))
 	}
 	defined(a)
 	defined(b)
 	if s, ok := a.(string); ok && op == "%" {
 		return format(s, b)
 	}
-	if v, ok := sequences(op, a, b); ok {
+	if v, ok := r.sequences(op, a, b); ok {
 		return v
 	}
 	if x, ok := whole(a); ok {
@@ -91,54 +91,57 @@ func arithmetic(op string, a, b any) any {
 	return floats(op, x, y)
 }
 
-func joined(a, b string) string {
+func (r *run) joined(a, b string) string {
 	if len(a)+len(b) > maxOutput {
 		fail("a string of more than %d bytes", maxOutput)
 	}
+	r.step((len(a) + len(b)) / 16)
 	return a + b
 }
 
 // sequences adds strings and lists, and repeats them.
-func sequences(op string, a, b any) (any, bool) {
+func (r *run) sequences(op string, a, b any) (any, bool) {
 	switch op {
 	case "+":
 		switch a := a.(type) {
 		case string:
 			if b, ok := b.(string); ok {
-				return joined(a, b), true
+				return r.joined(a, b), true
 			}
 		case []any:
 			if b, ok := b.([]any); ok {
-				return concat(a, b), true
+				return r.concat(a, b), true
 			}
 		case Tuple:
 			if b, ok := b.(Tuple); ok {
-				return Tuple(concat(a, b)), true
+				return Tuple(r.concat(a, b)), true
 			}
 		}
 	case "*":
 		if n, ok := small(a); ok {
-			return repeat(b, n)
+			return r.repeat(b, n)
 		}
 		if n, ok := small(b); ok {
-			return repeat(a, n)
+			return r.repeat(a, n)
 		}
 	}
 	return nil, false
 }
 
-func concat(a, b []any) []any {
-	if len(a)+len(b) > maxSteps {
-		fail("a list of more than %d items", maxSteps)
+func (r *run) concat(a, b []any) []any {
+	if len(a)+len(b) > maxItems {
+		fail("a list of more than %d items", maxItems)
 	}
+	r.step(len(a) + len(b))
 	return append(append(make([]any, 0, len(a)+len(b)), a...), b...)
 }
 
-func repeat(v any, n int) (any, bool) {
+func (r *run) repeat(v any, n int) (any, bool) {
 	n = max(n, 0)
-	if s := size(v); s > 0 && n > maxSteps/s {
-		fail("a repetition of more than %d", maxSteps)
+	if s := size(v); s > 0 && n > maxItems/s {
+		fail("a repetition makes more than %d items", maxItems)
 	}
+	r.step(n * size(v))
 	switch v := v.(type) {
 	case string:
 		return strings.Repeat(v, n), true
@@ -226,7 +229,8 @@ func floats(op string, x, y float64) any {
 }
 
 // equal is a == b.
-func equal(a, b any) bool {
+func (r *run) equal(a, b any) bool {
+	r.step(1)
 	if x, ok := whole(a); ok {
 		if y, ok := whole(b); ok {
 			return x.Cmp(y) == 0
@@ -247,10 +251,10 @@ func equal(a, b any) bool {
 		return ok
 	case []any:
 		b, ok := b.([]any)
-		return ok && equalLists(a, b)
+		return ok && r.equalLists(a, b)
 	case Tuple:
 		b, ok := b.(Tuple)
-		return ok && equalLists(a, b)
+		return ok && r.equalLists(a, b)
 	case span:
 		b, ok := b.(span)
 		return ok && (a == b || a.n == 0 && b.n == 0)
@@ -260,7 +264,7 @@ func equal(a, b any) bool {
 			return false
 		}
 		for _, m := range a {
-			if x, ok := b.Get(m.Key); !ok || !equal(m.Value, x) {
+			if x, ok := b.Get(m.Key); !ok || !r.equal(m.Value, x) {
 				return false
 			}
 		}
@@ -271,12 +275,12 @@ func equal(a, b any) bool {
 	return false
 }
 
-func equalLists(a, b []any) bool {
+func (r *run) equalLists(a, b []any) bool {
 	if len(a) != len(b) {
 		return false
 	}
 	for i := range a {
-		if !equal(a[i], b[i]) {
+		if !r.equal(a[i], b[i]) {
 			return false
 		}
 	}
@@ -284,7 +288,8 @@ func equalLists(a, b []any) bool {
 }
 
 // order compares a and b: numbers, strings, and lists of them.
-func order(op string, a, b any) int {
+func (r *run) order(op string, a, b any) int {
+	r.step(1)
 	defined(a)
 	defined(b)
 	if x, ok := whole(a); ok {
@@ -310,34 +315,35 @@ func order(op string, a, b any) int {
 		}
 	case []any:
 		if b, ok := b.([]any); ok {
-			return orderLists(op, a, b)
+			return r.orderLists(op, a, b)
 		}
 	case Tuple:
 		if b, ok := b.(Tuple); ok {
-			return orderLists(op, a, b)
+			return r.orderLists(op, a, b)
 		}
 	}
 	fail("'%s' not supported between instances of '%s' and '%s'", op, kindOf(a), kindOf(b))
 	return 0
 }
 
-func orderLists(op string, a, b []any) int {
+func (r *run) orderLists(op string, a, b []any) int {
 	for i := range min(len(a), len(b)) {
-		if !equal(a[i], b[i]) {
-			return order(op, a[i], b[i])
+		if !r.equal(a[i], b[i]) {
+			return r.order(op, a[i], b[i])
 		}
 	}
 	return len(a) - len(b)
 }
 
 // contains is x in v.
-func contains(v, x any) bool {
+func (r *run) contains(v, x any) bool {
 	switch v := v.(type) {
 	case string:
 		s, ok := x.(string)
 		if !ok {
 			fail("'in <string>' requires string as left operand, not %s", kindOf(x))
 		}
+		r.step(len(v) / 16)
 		return strings.Contains(v, s)
 	case Object:
 		s, ok := x.(string)
@@ -349,7 +355,7 @@ func contains(v, x any) bool {
 		fail("argument of type '%s' is not iterable", kindOf(v))
 	}
 	for _, item := range iterate(v) {
-		if equal(item, x) {
+		if r.equal(item, x) {
 			return true
 		}
 	}

@@ -11,7 +11,7 @@ func applyTest(f *frame, name string, v any, a args) bool {
 	if !ok {
 		fail("no test named '%s'", name)
 	}
-	return k(v, a)
+	return k(f.run, v, a)
 }
 
 // arg is the one argument of a test.
@@ -22,49 +22,49 @@ func arg(a args) any {
 	return a.pos[0]
 }
 
-var tests map[string]func(v any, a args) bool
+var tests map[string]func(r *run, v any, a args) bool
 
 func init() {
-	compare := func(op string) func(v any, a args) bool {
-		return func(v any, a args) bool { return comparisons[op](v, arg(a)) }
+	compare := func(op string) func(r *run, v any, a args) bool {
+		return func(r *run, v any, a args) bool { return comparisons[op](r, v, arg(a)) }
 	}
-	tests = map[string]func(v any, a args) bool{
-		"boolean":  func(v any, _ args) bool { _, ok := v.(bool); return ok },
-		"callable": func(v any, _ args) bool { _, ok := v.(function); return ok },
-		"defined":  func(v any, _ args) bool { _, gone := v.(undefined); return !gone },
-		"divisibleby": func(v any, a args) bool {
-			return equal(arithmetic("%", v, arg(a)), 0)
+	tests = map[string]func(r *run, v any, a args) bool{
+		"boolean":  func(_ *run, v any, _ args) bool { _, ok := v.(bool); return ok },
+		"callable": func(_ *run, v any, _ args) bool { _, ok := v.(function); return ok },
+		"defined":  func(_ *run, v any, _ args) bool { _, gone := v.(undefined); return !gone },
+		"divisibleby": func(r *run, v any, a args) bool {
+			return r.equal(arithmetic(r, "%", v, arg(a)), 0)
 		},
-		"even":    func(v any, _ args) bool { return equal(arithmetic("%", v, 2), 0) },
-		"odd":     func(v any, _ args) bool { return equal(arithmetic("%", v, 2), 1) },
-		"false":   func(v any, _ args) bool { return v == any(false) },
-		"true":    func(v any, _ args) bool { return v == any(true) },
-		"filter":  func(v any, _ args) bool { _, ok := filters[text(v)]; return ok },
-		"float":   func(v any, _ args) bool { _, ok := v.(float64); return ok },
-		"in":      func(v any, a args) bool { return contains(arg(a), v) },
-		"integer": func(v any, _ args) bool { return kindOf(v) == "int" },
-		"iterable": func(v any, _ args) bool {
+		"even":    func(r *run, v any, _ args) bool { return r.equal(arithmetic(r, "%", v, 2), 0) },
+		"odd":     func(r *run, v any, _ args) bool { return r.equal(arithmetic(r, "%", v, 2), 1) },
+		"false":   func(_ *run, v any, _ args) bool { return v == any(false) },
+		"true":    func(_ *run, v any, _ args) bool { return v == any(true) },
+		"filter":  func(_ *run, v any, _ args) bool { _, ok := filters[text(v)]; return ok },
+		"float":   func(_ *run, v any, _ args) bool { _, ok := v.(float64); return ok },
+		"in":      func(r *run, v any, a args) bool { return r.contains(arg(a), v) },
+		"integer": func(_ *run, v any, _ args) bool { return kindOf(v) == "int" },
+		"iterable": func(_ *run, v any, _ args) bool {
 			return slices.Contains([]string{"str", "list", "tuple", "dict", "Undefined", "dict view", "generator", "range"}, kindOf(v))
 		},
-		"lower": func(v any, _ args) bool {
+		"lower": func(_ *run, v any, _ args) bool {
 			s := text(v)
 			return s == strings.ToLower(s) && s != strings.ToUpper(s)
 		},
-		"upper": func(v any, _ args) bool {
+		"upper": func(_ *run, v any, _ args) bool {
 			s := text(v)
 			return s == strings.ToUpper(s) && s != strings.ToLower(s)
 		},
-		"mapping": func(v any, _ args) bool { _, ok := v.(Object); return ok },
-		"none":    func(v any, _ args) bool { return v == nil },
-		"number":  func(v any, _ args) bool { _, ok := real(v); return ok },
-		"sameas":  func(v any, a args) bool { return identical(v, arg(a)) },
-		"sequence": func(v any, _ args) bool {
+		"mapping": func(_ *run, v any, _ args) bool { _, ok := v.(Object); return ok },
+		"none":    func(_ *run, v any, _ args) bool { return v == nil },
+		"number":  func(_ *run, v any, _ args) bool { _, ok := real(v); return ok },
+		"sameas":  func(_ *run, v any, a args) bool { return identical(v, arg(a)) },
+		"sequence": func(_ *run, v any, _ args) bool {
 			return slices.Contains([]string{"str", "list", "tuple", "dict", "Undefined", "range"}, kindOf(v))
 		},
-		"string":    func(v any, _ args) bool { _, ok := v.(string); return ok },
-		"test":      func(v any, _ args) bool { _, ok := tests[text(v)]; return ok },
-		"undefined": func(v any, _ args) bool { _, gone := v.(undefined); return gone },
-		"escaped":   func(any, args) bool { return false },
+		"string":    func(_ *run, v any, _ args) bool { _, ok := v.(string); return ok },
+		"test":      func(_ *run, v any, _ args) bool { _, ok := tests[text(v)]; return ok },
+		"undefined": func(_ *run, v any, _ args) bool { _, gone := v.(undefined); return gone },
+		"escaped":   func(*run, any, args) bool { return false },
 	}
 	for op, names := range map[string][]string{
 		"==": {"==", "eq", "equalto"}, "!=": {"!=", "ne"},

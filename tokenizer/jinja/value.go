@@ -298,6 +298,9 @@ func iterate(v any) []any {
 		}
 		return keys
 	case string:
+		if len(v) > maxItems {
+			fail("going over a string of %d bytes", len(v))
+		}
 		var runes []any
 		for _, r := range v {
 			runes = append(runes, string(r))
@@ -423,21 +426,6 @@ func within(i *int, n int) bool {
 
 // cut is v[a:b:c].
 func cut(v any, at [3]any) any {
-	var items []any
-	switch v := v.(type) {
-	case string:
-		items = iterate(v)
-	case []any:
-		items = v
-	case Tuple:
-		items = v
-	case span:
-		items = iterate(v)
-	case undefined:
-		return missing("Undefined", "slice")
-	default:
-		return missing(kindOf(v), "slice")
-	}
 	var bounds [3]*int
 	for i, b := range at {
 		if b == nil {
@@ -449,21 +437,20 @@ func cut(v any, at [3]any) any {
 		}
 		bounds[i] = &n
 	}
-	part := slice(items, bounds)
-	switch v.(type) {
+	switch v := v.(type) {
 	case string:
-		var out strings.Builder
-		for _, r := range part {
-			out.WriteString(r.(string))
-		}
-		return out.String()
+		return string(slice([]rune(v), bounds))
+	case []any:
+		return slice(v, bounds)
 	case Tuple:
-		return Tuple(part)
+		return Tuple(slice(v, bounds))
+	case span:
+		return slice(iterate(v), bounds)
 	}
-	return part
+	return missing(kindOf(v), "slice")
 }
 
-func slice(items []any, at [3]*int) []any {
+func slice[T any](items []T, at [3]*int) []T {
 	n, step := len(items), 1
 	if at[2] != nil {
 		step = *at[2]
@@ -485,7 +472,7 @@ func slice(items []any, at [3]*int) []any {
 			*p = min(max(*p, low), high)
 		}
 	}
-	part := []any{}
+	part := []T{}
 	for i := start; step > 0 && i < stop || step < 0 && i > stop; i += step {
 		part = append(part, items[i])
 		if step > n || -step > n {

@@ -46,7 +46,7 @@ def environment():
 def main():
     cases = []
     with open("snippets.txt", encoding="utf-8", newline="") as f:
-        snippets = f.read().split("\n%%\n")
+        snippets = f.read().removesuffix("\n").split("\n%%\n")
     for template in snippets:
         case = {"template": template}
         try:
