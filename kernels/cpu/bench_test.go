@@ -165,3 +165,17 @@ func BenchmarkTile(b *testing.B) {
 		d.Unload(kw)
 	}
 }
+
+func BenchmarkLoad(b *testing.B) {
+	d := New(0)
+	defer d.Close()
+	for _, typ := range weightTypes {
+		raw := make([]byte, 8192*576*typ.Size())
+		b.Run(typ.String(), func(b *testing.B) {
+			b.SetBytes(int64(len(raw)))
+			for b.Loop() {
+				d.Unload(d.Load(typ, 8192, 576, raw))
+			}
+		})
+	}
+}
