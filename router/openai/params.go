@@ -264,6 +264,9 @@ func members(text []byte) (map[string]json.RawMessage, error) {
 			return nil, fmt.Errorf("want a JSON object: %w", err)
 		}
 		name := t.(string) // a key of an object is one
+		if name == "" {
+			return nil, errors.New("a name in it is empty")
+		}
 		var raw json.RawMessage
 		if err := d.Decode(&raw); err != nil {
 			return nil, fmt.Errorf("want a JSON object: %q: %w", name, err)
