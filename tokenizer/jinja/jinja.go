@@ -23,7 +23,7 @@ import (
 // What a template may do before it is stopped.
 const (
 	maxSource = 1 << 20    // bytes of a template
-	maxSteps  = 50_000_000 // expressions and statements run, 16 bytes made counting as one
+	maxSteps  = 10_000_000 // expressions and statements run, 16 bytes made counting as one
 	maxOutput = 64 << 20   // bytes written, and of one string
 	maxItems  = 1 << 20    // items of one list
 	maxNest   = 200        // calls inside calls, and nesting of the source
