@@ -187,15 +187,26 @@ func (t *attention) space(rows, ss int) int {
 // keys is how many keys row r sees.
 func (p *piece) keys(r int) int { return p.keys0 + r/p.group }
 
-// query is the part of v, a view like q, that belongs to row r.
-func (p *piece) query(v view, r int) []float32 {
-	return v.from(p.first+r/p.group, (p.kv*p.group+r%p.group)*p.HeadDim)[:p.HeadDim]
+// queries is the part of v, a view like q, that belongs to a token: its heads end to end.
+func (p *piece) queries(v view, token int) []float32 {
+	n := p.group * p.HeadDim
+	return v.from(p.first+token, p.kv*n)[:n]
 }
 
 // gather copies the rows of v, a view like q, end to end.
 func (p *piece) gather(to []float32, v view) {
-	for r := range p.rows {
-		copy(to[r*p.HeadDim:], p.query(v, r))
+	for token, n := 0, p.group*p.HeadDim; token*n < len(to); token++ {
+		copy(to[token*n:], p.queries(v, token))
+	}
+}
+
+// prefetch asks for the parts of m, a view like k, of n keys from key j on.
+func (p *piece) prefetch(m view, j, n int) {
+	for end := min(j+n, p.last); j < end; {
+		row, have := p.run(j)
+		have = min(have, end-j)
+		prefetch(m.from(row, p.kv*p.HeadDim), m.stride, p.HeadDim, have)
+		j += have
 	}
 }
 
@@ -237,8 +248,11 @@ func (t *attention) attend(p *piece, worker int) {
 		q[r] = 1 / sum // q has done its part
 	}
 	p.blend(o, s, t.v)
-	for r := range p.rows {
-		scale(p.query(t.out, r), o[r*hd:][:hd], q[r])
+	for r := 0; r < p.rows; {
+		for out := p.queries(t.out, r/t.group); len(out) > 0; out = out[hd:] {
+			scale(out[:hd], o[r*hd:][:hd], q[r])
+			r++
+		}
 	}
 }
 
@@ -247,8 +261,10 @@ func (t *attention) attend(p *piece, worker int) {
 func (p *piece) dots(s, x []float32, m view, space []float32) {
 	hd := p.HeadDim
 	panel, rows := space[:panelLines(hd)*lanes], space[panelLines(hd)*lanes:]
+	p.prefetch(m, 0, lanes)
 	for j := 0; j < p.last; j += lanes {
 		n := min(lanes, p.last-j)
+		p.prefetch(m, j+lanes, lanes)
 		for l := 0; l < n; l += 16 {
 			p.transpose(panel[l:], m, j+l, min(16, n-l), rows)
 		}
@@ -285,9 +301,11 @@ func (p *piece) transpose(panel []float32, m view, j, n int, rows []float32) {
 // blend adds to row r of o the rows of m for the keys that row r sees, times s[r], keys ascending.
 func (p *piece) blend(o, s []float32, m view) {
 	hd := p.HeadDim
+	p.prefetch(m, 0, lanes)
 	for j := 0; j < p.last; {
 		row, n := p.run(j)
 		n = min(n, valueRun)
+		p.prefetch(m, j+lanes, n)
 		w := m.from(row, p.kv*hd)
 		for r := 0; r < p.rows; r = p.tile(r) {
 			end := p.tile(r)

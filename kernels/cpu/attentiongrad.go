@@ -72,15 +72,19 @@ func (t *attentionGrad) add(p *piece, worker int) {
 	p.gather(dq, t.dq)
 	p.dots(prob, q, t.k, space)
 	p.dots(ds, dout, t.v, space)
-	for r := range p.rows {
-		row := prob[r*p.ss:][:p.keys(r)]
-		lse := t.lse.row(p.first + r/t.group)[p.kv*t.group+r%t.group]
-		expScaled(row, row, nil, t.Scale, lse, 1)
-		scoreGrad(ds[r*p.ss:][:len(row)], row, dot(dout[r*hd:][:hd], p.query(t.out, r)), t.Scale)
+	for r := 0; r < p.rows; {
+		token := r / t.group
+		lse := t.lse.from(p.first+token, p.kv*t.group)
+		for out := p.queries(t.out, token); len(out) > 0; out = out[hd:] {
+			row := prob[r*p.ss:][:p.keys0+token]
+			expScaled(row, row, nil, t.Scale, lse[r%t.group], 1)
+			scoreGrad(ds[r*p.ss:][:len(row)], row, dot(dout[r*hd:][:hd], out[:hd]), t.Scale)
+			r++
+		}
 	}
 	p.blend(dq, ds, t.k)
-	for r := range p.rows {
-		copy(p.query(t.dq, r), dq[r*hd:])
+	for r := 0; r < p.rows; r += t.group {
+		copy(p.queries(t.dq, r/t.group), dq[r*hd:])
 	}
 	p.spread(t.dv, prob, dout)
 	p.spread(t.dk, ds, q)

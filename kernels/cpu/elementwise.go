@@ -1,6 +1,10 @@
 package cpu
 
-import "github.com/r2-reasoner/r2/kernels"
+import (
+	"unsafe"
+
+	"github.com/r2-reasoner/r2/kernels"
+)
 
 // Add sets out = a + b.
 func (d *Device) Add(out, a, b kernels.Tensor) {
@@ -48,9 +52,10 @@ func (d *Device) RoPE(x, pos kernels.Tensor, r kernels.Rotary) {
 // Gather sets row i of out to row rows[i] of x.
 func (d *Device) Gather(out, x, rows kernels.Tensor) {
 	need(out.Type == x.Type && out.Cols == x.Cols && oneColumn(rows, kernels.I32, out.Rows), "Gather", out, x, rows)
-	if at := columnOf("Gather", rows); d.within("Gather", at, out.Rows, x.Rows, false) {
+	to, from, at := words("Gather", out), words("Gather", x), columnOf("Gather", rows)
+	if d.within("Gather", at, out.Rows, x.Rows, false) {
 		for i := range out.Rows {
-			copy(rowBytes("Gather", out, i), rowBytes("Gather", x, at.at(i)))
+			copy(to[i*out.Stride:][:out.Cols], from[at.at(i)*x.Stride:])
 		}
 	}
 }
@@ -58,13 +63,23 @@ func (d *Device) Gather(out, x, rows kernels.Tensor) {
 // Scatter sets row rows[i] of out to row i of x, in order. A negative row is skipped.
 func (d *Device) Scatter(out, x, rows kernels.Tensor) {
 	need(out.Type == x.Type && out.Cols == x.Cols && oneColumn(rows, kernels.I32, x.Rows), "Scatter", out, x, rows)
-	if at := columnOf("Scatter", rows); d.within("Scatter", at, x.Rows, out.Rows, true) {
+	to, from, at := words("Scatter", out), words("Scatter", x), columnOf("Scatter", rows)
+	if d.within("Scatter", at, x.Rows, out.Rows, true) {
 		for i := range x.Rows {
 			if r := at.at(i); r >= 0 {
-				copy(rowBytes("Scatter", out, r), rowBytes("Scatter", x, i))
+				copy(to[r*out.Stride:][:x.Cols], from[i*x.Stride:])
 			}
 		}
 	}
+}
+
+// words is the elements of a tensor of either type.
+func words(op string, t kernels.Tensor) []float32 {
+	if t.Type == kernels.F32 {
+		return floats(op, t)
+	}
+	s := ints(op, t)
+	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(s))), len(s))
 }
 
 // A columnTask is a sum over rows, which takes them in order: threads share out the columns.

@@ -71,6 +71,16 @@ func adamAVX(w, m, v, grad *float32, n int, c *adam)
 //go:noescape
 func scoreGradAVX(ds, p *float32, n int, dot, scale float32)
 
+//go:noescape
+func prefetchAVX(x *float32, step, bytes, n int)
+
+// prefetch asks for n rows of cols elements, stride apart, to be brought into the cache.
+func prefetch(x []float32, stride, cols, n int) {
+	if useAssembly && n > 0 {
+		prefetchAVX(ptr(x), 4*stride, 4*cols, n)
+	}
+}
+
 func add(out, a, b []float32) {
 	if a, b = a[:len(out)], b[:len(out)]; useAssembly {
 		addAVX(ptr(out), ptr(a), ptr(b), len(out))

@@ -1320,6 +1320,24 @@ done:
 	VZEROUPPER
 	RET
 
+// func prefetchAVX
+TEXT ·prefetchAVX(SB), NOSPLIT, $0-32
+	MOVQ x+0(FP), SI
+	MOVQ step+8(FP), DX
+	MOVQ bytes+16(FP), R8
+	MOVQ n+24(FP), CX
+row:
+	XORQ BX, BX
+line:
+	PREFETCHT0 (SI)(BX*1)
+	ADDQ $64, BX
+	CMPQ BX, R8
+	JLT line
+	ADDQ DX, SI
+	DECQ CX
+	JNZ row
+	RET
+
 // func normGradAVX
 TEXT ·normGradAVX(SB), NOSPLIT, $0-48
 	MOVQ dx+0(FP), DI

@@ -5,9 +5,7 @@ package cpu
 import (
 	"math"
 	"math/rand/v2"
-	"syscall"
 	"testing"
-	"unsafe"
 )
 
 // leaves calls each leaf on five slices of one length, which it may write, two numbers and a mask.
@@ -64,28 +62,6 @@ func values(r *rand.Rand, s []float32) {
 	}
 }
 
-// fence returns n floats that end, and in another call begin, where a page that may not be touched begins
-// or ends.
-func fence(t *testing.T, n int, first bool) []float32 {
-	page := syscall.Getpagesize()
-	size := (n*4 + page - 1) / page * page
-	m, err := syscall.Mmap(-1, 0, size+2*page, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = syscall.Munmap(m) })
-	for _, guard := range [][]byte{m[:page], m[page+size:]} {
-		if err := syscall.Mprotect(guard, syscall.PROT_NONE); err != nil {
-			t.Fatal(err)
-		}
-	}
-	s := unsafe.Slice((*float32)(unsafe.Pointer(&m[page])), size/4)
-	if first {
-		return s[:n:n]
-	}
-	return s[size/4-n:]
-}
-
 // Every leaf gives its twin's bits on any length and any values, and stays within its slices.
 func TestLeavesAreTheirTwins(t *testing.T) {
 	needAssembly(t)
@@ -93,7 +69,7 @@ func TestLeavesAreTheirTwins(t *testing.T) {
 	const most = 300
 	var got, want, mem [5][]float32
 	for i := range mem {
-		mem[i] = fence(t, most, false)
+		mem[i] = floats("", fenced(t, matrix{1, most, make([]float32, most)}, true))
 	}
 	for _, leaf := range leaves {
 		for range 250 {

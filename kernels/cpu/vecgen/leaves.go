@@ -232,6 +232,22 @@ func exponentials() {
 	ret()
 }
 
+// prefetch asks for the cache lines of n > 0 rows, step bytes apart, of so many bytes each.
+func prefetch() {
+	text("prefetchAVX", 32, "x SI", "step DX", "bytes R8", "n CX")
+	label("row")
+	p("XORQ BX, BX")
+	label("line")
+	p("PREFETCHT0 (SI)(BX*1)")
+	p("ADDQ $64, BX")
+	p("CMPQ BX, R8")
+	p("JLT line")
+	p("ADDQ DX, SI")
+	p("DECQ CX")
+	p("JNZ row")
+	p("RET")
+}
+
 func reductions() {
 	text("dotAVX", 28, "x SI", "y DX", "n CX")
 	zero()

@@ -28,6 +28,7 @@ func file() []byte {
 	elementwise()
 	exponentials()
 	reductions()
+	prefetch()
 	training()
 	return out.Bytes()
 }
