@@ -64,7 +64,9 @@ func (w Weight) Zero() bool { return w.Buf == nil }
 // never by the number of rows, their place, the page numbers or the number of threads.
 type Backend interface {
 	Name() string
-	Attach() error // binds the device to the calling goroutine's thread
+	// Attach waits until no other goroutine has the device, and binds it to the calling one's thread.
+	// The same goroutine must Detach before it, or another, can Attach again.
+	Attach() error
 	Detach()
 	Memory
 	Forward

@@ -35,6 +35,10 @@ const (
 // Save writes a checkpoint to root/<step>, whole or not at all, and removes all but the newest keep.
 // An adapter is written in PEFT's layout; all weights as model.safetensors in float32.
 func (l *Learner) Save(root string, keep int) error {
+	if err := l.dec.Backend().Attach(); err != nil {
+		return err
+	}
+	defer l.dec.Backend().Detach()
 	dir := filepath.Join(root, strconv.Itoa(l.Step))
 	if err := os.MkdirAll(root, 0o777); err != nil {
 		return err
@@ -107,6 +111,10 @@ func (l *Learner) writeWeights(dir string, dt weights.DType) error {
 
 // Export writes what was trained: an adapter in PEFT's layout, or model.safetensors in dt.
 func (l *Learner) Export(dir string, dt weights.DType) error {
+	if err := l.dec.Backend().Attach(); err != nil {
+		return err
+	}
+	defer l.dec.Backend().Detach()
 	if l.ad == nil {
 		return l.writeWeights(dir, dt)
 	}
@@ -171,6 +179,10 @@ func Verify(dir string) (*State, error) {
 // Resume loads the newest checkpoint below root whose files are whole, and reports the ones it had to
 // pass over. Without any it leaves the learner at step 0.
 func (l *Learner) Resume(root string) (passed []error, err error) {
+	if err := l.dec.Backend().Attach(); err != nil {
+		return nil, err
+	}
+	defer l.dec.Backend().Detach()
 	steps, err := Checkpoints(root)
 	if err != nil {
 		return nil, err

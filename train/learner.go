@@ -18,7 +18,7 @@ type Optimizer struct {
 }
 
 // A Learner trains one adapter over a frozen decoder, or all weights of a decoder loaded to be
-// trained. It uses the device between Attach and Detach of whoever calls it.
+// trained. Each method has the device to itself while it runs.
 type Learner struct {
 	Optimizer Optimizer
 	Step      int // updates taken
@@ -38,6 +38,11 @@ type Learner struct {
 // New makes a learner of ad, or of the decoder's own weights when ad is nil. ref is the adapter of the
 // reference policy; nil is the base. size is the largest batch it will be given; Train is set here.
 func New(dec *model.Decoder, ad, ref *model.Adapter, size model.Size, o Optimizer) (*Learner, error) {
+	be := dec.Backend()
+	if err := be.Attach(); err != nil {
+		return nil, err
+	}
+	defer be.Detach()
 	grads, err := dec.NewGrads(ad)
 	if err != nil {
 		return nil, err
@@ -50,7 +55,6 @@ func New(dec *model.Decoder, ad, ref *model.Adapter, size model.Size, o Optimize
 		size.Rank = max(size.Rank, ref.Rank)
 	}
 	l := &Learner{Optimizer: o, dec: dec, ad: ad, ref: ref, grads: grads, params: grads.Params()}
-	be := dec.Backend()
 	for _, p := range l.params {
 		l.m = append(l.m, be.New(kernels.F32, p.W.Rows, p.W.Cols))
 		l.v = append(l.v, be.New(kernels.F32, p.W.Rows, p.W.Cols))
@@ -76,6 +80,10 @@ func (l *Learner) LogProbs(b *batch.Batch) ([]float32, error) { return l.logProb
 func (l *Learner) Reference(b *batch.Batch) ([]float32, error) { return l.logProbs(b, l.ref) }
 
 func (l *Learner) logProbs(b *batch.Batch, ad *model.Adapter) ([]float32, error) {
+	if err := l.dec.Backend().Attach(); err != nil {
+		return nil, err
+	}
+	defer l.dec.Backend().Detach()
 	b.Adapters = b.Adapters[:0]
 	if ad != nil {
 		for range b.Sequences() {
@@ -91,12 +99,22 @@ func (l *Learner) logProbs(b *batch.Batch, ad *model.Adapter) ([]float32, error)
 }
 
 // Backward adds the gradient of Σ coef·logp over the wanted rows of the last batch.
-func (l *Learner) Backward(coef []float32) error { return l.pass.Backward(coef, l.grads) }
+func (l *Learner) Backward(coef []float32) error {
+	if err := l.dec.Backend().Attach(); err != nil {
+		return err
+	}
+	defer l.dec.Backend().Detach()
+	return l.pass.Backward(coef, l.grads)
+}
 
 // Update takes one optimizer step at learning rate lr and clears the gradients. norm is that of all
 // gradients before clipping. A gradient that is not finite is an error that names its tensor, and
 // changes nothing.
 func (l *Learner) Update(lr float32) (norm float32, err error) {
+	if err := l.dec.Backend().Attach(); err != nil {
+		return 0, err
+	}
+	defer l.dec.Backend().Detach()
 	norm, err = l.norm()
 	if err != nil {
 		return norm, err
@@ -137,6 +155,3 @@ func (l *Learner) norm() (float32, error) {
 	}
 	return float32(math.Sqrt(total)), nil
 }
-
-// Discard forgets the gradients added since the last update.
-func (l *Learner) Discard() { l.grads.Zero() }

@@ -29,11 +29,12 @@ var sizes = []size{
 }
 
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: miniature DIR")
+	do := map[string]func(string) error{"data": write, "label": label}
+	if len(os.Args) != 3 || do[os.Args[1]] == nil {
+		fmt.Fprintln(os.Stderr, "usage: miniature data|label DIR")
 		os.Exit(2)
 	}
-	if err := write(os.Args[1]); err != nil {
+	if err := do[os.Args[1]](os.Args[2]); err != nil {
 		fmt.Fprintln(os.Stderr, "miniature:", err)
 		os.Exit(1)
 	}
@@ -69,7 +70,14 @@ func write(dir string) error {
 			return err
 		}
 	}
-	return plans(filepath.Join(dir, "plans.jsonl"), train)
+	if err := subtasks(filepath.Join(dir, "subtasks.jsonl"), train); err != nil {
+		return err
+	}
+	rows, err := planRows(train)
+	if err != nil {
+		return err
+	}
+	return conversations(filepath.Join(dir, "plans.jsonl"), rows)
 }
 
 func (s size) config(vocab int) []byte {
@@ -97,34 +105,16 @@ func (s size) answers(path string, train []tasks.Task) error {
 	return conversations(path, rows)
 }
 
-// plans writes the commands with their chains of subtasks.
-func plans(path string, train []tasks.Task) error {
-	var rows [][2]string
+// planRows are the commands with their chains of subtasks.
+func planRows(train []tasks.Task) (rows [][2]string, err error) {
 	for _, t := range train {
 		sub, err := tasks.SCANSubtasks(t.Question)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if len(sub) <= 8 {
 			rows = append(rows, [2]string{t.Question, decompose.Format(sub)})
 		}
 	}
-	return conversations(path, rows)
-}
-
-func conversations(path string, rows [][2]string) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	e := json.NewEncoder(f)
-	e.SetEscapeHTML(false)
-	for _, r := range rows {
-		err := e.Encode(map[string]any{"messages": []map[string]string{{"role": "user", "content": r[0]}, {"role": "assistant", "content": r[1]}}})
-		if err != nil {
-			return err
-		}
-	}
-	return f.Close()
+	return rows, nil
 }

@@ -94,7 +94,7 @@ func (c *generateCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	h, err := openHost(c.Model, c.Adapter, c.deviceFlags, hostOptions{masks: len(c.Choice) > 0, sequences: min(64, max(1, len(in)*c.N))})
+	h, err := openHost(c.Model, c.Adapter, c.deviceFlags, hostOptions{sequences: min(64, max(1, len(in)*c.N))})
 	if err != nil {
 		return err
 	}
@@ -154,6 +154,9 @@ func (c *generateCmd) job(h *host, r *generateRow) (*job, error) {
 	set(&q.Samples, r.N)
 	set(&q.Limit, r.MaxTokens)
 	c.sampling(&q.Sampling, r)
+	if q.Sampling.TopP == 0 && (c.TopP != nil || r.TopP != nil) {
+		return nil, fmt.Errorf("top_p 0: want more than 0 and at most 1")
+	}
 	use, err := c.adapter(h, r)
 	if err != nil {
 		return nil, err

@@ -174,13 +174,16 @@ func openPolicy(be kernels.Backend, f trainFlags, o hostOptions) (h *host, ad, r
 	if err != nil {
 		return fail(err)
 	}
-	if ad, err = h.dec.LoadAdapter(a); err != nil {
+	if err := be.Attach(); err != nil {
 		return fail(err)
 	}
-	if f.init != "" {
-		if ref, err = h.dec.LoadAdapter(a); err != nil {
-			return fail(err)
-		}
+	ad, err = h.dec.LoadAdapter(a)
+	if err == nil && f.init != "" {
+		ref, err = h.dec.LoadAdapter(a)
+	}
+	be.Detach()
+	if err != nil {
+		return fail(err)
 	}
 	h.adapters, h.loaded = []string{"policy"}, []*model.Adapter{ad}
 	if err := h.start(o); err != nil {

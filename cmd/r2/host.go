@@ -43,8 +43,6 @@ type hostOptions struct {
 	sequences int // under way at once; 0: 64
 	tokens    int // of a step; 0: 512
 	positions int // of the cache; 0: sequences × context, at most a gibibyte
-	masks     bool
-	rank      int // of adapters set later
 }
 
 const (
@@ -89,6 +87,10 @@ func openModel(be kernels.Backend, path string, adapters []string, f deviceFlags
 }
 
 func (h *host) load(path string, adapters []string, opts model.Options) (err error) {
+	if err := h.be.Attach(); err != nil {
+		return err
+	}
+	defer h.be.Detach()
 	if h.tok, err = openTokenizer(h.files); err != nil {
 		return err
 	}
@@ -119,8 +121,9 @@ func (h *host) start(o hostOptions) (err error) {
 		o.context = 8192
 	}
 	h.context = min(o.context, h.dec.Context)
+	rank := 0
 	for _, ad := range h.loaded {
-		o.rank = max(o.rank, ad.Rank)
+		rank = max(rank, ad.Rank)
 	}
 	if o.sequences == 0 {
 		o.sequences = 64
@@ -135,7 +138,7 @@ func (h *host) start(o hostOptions) (err error) {
 	}
 	total := max(pages, (o.positions+pageSize-1)/pageSize)
 	size := model.Size{Tokens: o.tokens, Sequences: o.sequences, Wanted: o.tokens, Slice: min(o.tokens, 64), Pages: pages,
-		PageSize: pageSize, Rank: o.rank, Masks: o.masks}
+		PageSize: pageSize, Rank: rank, Masks: true}
 	if h.run, err = runner.New(h.dec, size, total); err != nil {
 		return err
 	}
@@ -143,7 +146,7 @@ func (h *host) start(o hostOptions) (err error) {
 		h.run.SetAdapter(i+1, ad)
 	}
 	h.eng = engine.New(h.run, kvcache.New(total, pageSize), engine.Options{Vocab: h.config.Vocab, Context: h.context,
-		Adapters: len(h.loaded) + 8, TokensPerStep: o.tokens, MaxSequences: o.sequences})
+		Adapters: len(h.loaded), TokensPerStep: o.tokens, MaxSequences: o.sequences})
 	ctx, stop := context.WithCancel(context.Background())
 	h.stop = stop
 	go func() { h.done <- h.eng.Run(ctx) }()

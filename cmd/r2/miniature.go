@@ -56,7 +56,7 @@ func openMiniature(ctx context.Context, f deviceFlags) (m *miniature, err error)
 	if err != nil {
 		return m, err
 	}
-	be, err := f.open()
+	be, err := f.open() // one device for all: each step has it to itself
 	if err != nil {
 		return m, err
 	}
@@ -84,7 +84,7 @@ func openMiniature(ctx context.Context, f deviceFlags) (m *miniature, err error)
 	for i := range c.Pool {
 		c.Pool[i].URL = url
 	}
-	m.stack, err = openStack(c, f)
+	m.stack, err = openStackOn(be, c, f)
 	return m, err
 }
 

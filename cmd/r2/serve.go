@@ -50,7 +50,7 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	}
 	models := map[string]router.Completer{}
 	if c.Model != "" {
-		h, err := openHost(c.Model, c.Adapter, c.deviceFlags, hostOptions{masks: true})
+		h, err := openHost(c.Model, c.Adapter, c.deviceFlags, hostOptions{})
 		if err != nil {
 			l.Close()
 			return err

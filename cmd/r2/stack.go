@@ -37,16 +37,21 @@ const (
 )
 
 // openStack loads what a configuration names and wires it.
-func openStack(c *routerConfig, f deviceFlags) (s *stack, err error) {
-	s = &stack{config: c, flags: f, hosts: map[string]*host{}}
+func openStack(c *routerConfig, f deviceFlags) (*stack, error) {
+	be, err := f.open()
+	if err != nil {
+		return nil, err
+	}
+	return openStackOn(be, c, f)
+}
+
+func openStackOn(be kernels.Backend, c *routerConfig, f deviceFlags) (s *stack, err error) {
+	s = &stack{config: c, be: be, flags: f, hosts: map[string]*host{}}
 	defer func() {
 		if err != nil {
 			s.Close()
 		}
 	}()
-	if s.be, err = f.open(); err != nil {
-		return s, err
-	}
 	if err = s.openModels(); err != nil {
 		return s, err
 	}
@@ -83,7 +88,7 @@ func (s *stack) openModels() error {
 			return err
 		}
 		s.hosts[path] = h
-		if err := h.start(hostOptions{masks: true}); err != nil {
+		if err := h.start(hostOptions{}); err != nil {
 			return err
 		}
 	}

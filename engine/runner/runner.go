@@ -21,7 +21,6 @@ type Runner struct {
 	pass     *model.Pass
 	cache    *model.Cache
 	adapters []*model.Adapter
-	attached bool
 
 	ids, lp, lse, uniform kernels.Tensor
 	raw                   []byte
@@ -35,6 +34,10 @@ var _ engine.Stepper = (*Runner)(nil)
 // New makes room for batches of at most size, and a cache of pages.
 func New(dec *model.Decoder, size model.Size, pages int) (*Runner, error) {
 	be := dec.Backend()
+	if err := be.Attach(); err != nil {
+		return nil, err
+	}
+	defer be.Detach()
 	r := &Runner{
 		dec: dec, pass: dec.NewPass(size), cache: dec.NewCache(pages, size.PageSize), adapters: make([]*model.Adapter, 1),
 		ids: be.New(kernels.I32, size.Wanted, 1), lp: be.New(kernels.F32, size.Wanted, 1),
@@ -53,14 +56,13 @@ func (r *Runner) SetAdapter(i int, ad *model.Adapter) {
 	r.adapters[i] = ad
 }
 
-// Step runs b and draws or scores its wanted rows. The result is valid until the next Step.
+// Step runs b and draws or scores its wanted rows, with the device to itself. The result is valid until
+// the next Step.
 func (r *Runner) Step(b *batch.Batch, draws []sample.Draw) ([]engine.Token, error) {
-	if !r.attached {
-		if err := r.dec.Backend().Attach(); err != nil {
-			return nil, err
-		}
-		r.attached = true
+	if err := r.dec.Backend().Attach(); err != nil {
+		return nil, err
 	}
+	defer r.dec.Backend().Detach()
 	for _, a := range b.Adapters {
 		if int(a) >= len(r.adapters) || a != 0 && r.adapters[a] == nil {
 			return nil, fmt.Errorf("runner: there is no adapter %d", a)

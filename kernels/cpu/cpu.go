@@ -13,6 +13,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"sync"
 
 	"github.com/r2-reasoner/r2/kernels"
 )
@@ -20,6 +21,7 @@ import (
 // A Device is the Backend of this processor. Operations are done when they return. It is for one
 // goroutine at a time; several Devices may work side by side.
 type Device struct {
+	busy sync.Mutex // held between Attach and Detach
 	team *team
 	err  error // the first failure since the last Read or Sync
 
@@ -62,11 +64,14 @@ func (d *Device) Name() string {
 // Threads is the number of goroutines that share an operation's work, the caller among them.
 func (d *Device) Threads() int { return d.team.size }
 
-// Attach does nothing: memory is the same from every thread.
-func (d *Device) Attach() error { return nil }
+// Attach waits until no other goroutine has the device.
+func (d *Device) Attach() error {
+	d.busy.Lock()
+	return nil
+}
 
-// Detach does nothing.
-func (d *Device) Detach() {}
+// Detach lets the next one have it.
+func (d *Device) Detach() { d.busy.Unlock() }
 
 // Close ends the device's goroutines. The device must not be used after it; its tensors and weights
 // are to be freed before.

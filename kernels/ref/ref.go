@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"sync"
 
 	"github.com/x448/float16"
 
@@ -14,7 +15,8 @@ import (
 
 // A Device is a kernels.Backend in float64. Its zero value is ready to use.
 type Device struct {
-	err error // the first failure since the last Read or Sync
+	busy sync.Mutex // held between Attach and Detach
+	err  error      // the first failure since the last Read or Sync
 }
 
 var _ k.Backend = (*Device)(nil)
@@ -22,9 +24,16 @@ var _ k.Backend = (*Device)(nil)
 // New returns a device.
 func New() *Device { return &Device{} }
 
-func (d *Device) Name() string  { return "ref" }
-func (d *Device) Attach() error { return nil }
-func (d *Device) Detach()       {}
+func (d *Device) Name() string { return "ref" }
+
+// Attach waits until no other goroutine has the device.
+func (d *Device) Attach() error {
+	d.busy.Lock()
+	return nil
+}
+
+// Detach lets the next one have it.
+func (d *Device) Detach() { d.busy.Unlock() }
 
 type buffer []float64
 
