@@ -277,3 +277,14 @@ func TestDistributionFailures(t *testing.T) {
 		}
 	}
 }
+
+// The failure that is kept is the first row's, in whatever order threads come to them.
+func TestRowsFailInOrder(t *testing.T) {
+	var task rowTask
+	for _, i := range []int{7, 3, 9} {
+		task.fail(i, "bad")
+	}
+	if task.bad != 3 || !strings.Contains(task.err.Error(), "row 3: bad") {
+		t.Errorf("kept row %d, %v", task.bad, task.err)
+	}
+}
