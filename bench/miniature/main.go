@@ -23,7 +23,7 @@ type size struct {
 
 var sizes = []size{
 	{"mini", 32, 2, 2, 1, 64, func(c string) bool { return !strings.Contains(c, "around") && !strings.Contains(c, "opposite") }},
-	{"midi", 64, 3, 4, 2, 128, func(c string) bool { return !strings.Contains(c, "around") }},
+	{"midi", 64, 3, 4, 2, 128, func(c string) bool { return !strings.Contains(c, "opposite") }},
 	{"maxi", 96, 4, 4, 2, 256, func(string) bool { return true }},
 	{"router", 96, 4, 4, 2, 256, nil},
 }

@@ -20,13 +20,13 @@ done
 # Labels for the allocator: the cheapest model that solves each subtask, found by asking.
 go run ./bench/miniature label "$work"
 
-# The router's base: all its weights, on plans and names together.
+# The router's base: all its weights, on plans and names together (base.jsonl says how).
 bin/r2 sft --init random:1 --config "$work/router/config.json" --tokenizer "$work/router" \
-  --data "$work/plans.jsonl" --steps 2000 --lr 2e-3 $full --out "$work/run-router"
+  --data "$work/base.jsonl" --steps 1000 --lr 2e-3 $full --out "$work/run-router"
 # Its two policies: LoRA adapters.
 lora="--lora r=8,alpha=16 --schedule cosine --micro-tokens 8192 --save-every 1000000 --keep 1"
-bin/r2 sft --model "$work/run-router/model" --data "$work/plans.jsonl" --steps 150 --batch 64 --lr 1e-3 --warmup 20 $lora --out "$work/run-decomposer"
-bin/r2 sft --model "$work/run-router/model" --data "$work/names.jsonl" --steps 40 --batch 34 --lr 2e-3 $lora --out "$work/run-allocator"
+bin/r2 sft --model "$work/run-router/model" --data "$work/plans.jsonl" --steps 60 --batch 64 --lr 1e-3 --warmup 10 $lora --out "$work/run-decomposer"
+bin/r2 sft --model "$work/run-router/model" --data "$work/names.jsonl" --steps 20 --batch 34 --lr 1e-3 --warmup 3 $lora --out "$work/run-allocator"
 
 for name in mini midi maxi router; do
   rm -rf "${ship:?}/$name"

@@ -18,7 +18,7 @@ const (
 	grpoQuestions = 16
 	grpoSamples   = 8
 	heldOut       = 48
-	improveRate   = 1e-2
+	improveRate   = 3e-3
 )
 
 // A grpoOutcome is what one update of the allocator brought.

@@ -81,7 +81,7 @@ func TestBadInput(t *testing.T) {
 		{"empty prompt", "", []string{"generate", "--prompt", "", "--model", mini}, 1, []string{"empty"}},
 		{"prompt longer than the context", "", []string{"generate", "--prompt", strings.Repeat("walk ", 600), "--model", mini}, 1, []string{"context"}},
 		{"n = 0", "", []string{"generate", "--prompt", "walk", "-n", "0", "--model", mini}, 1, []string{"n 0"}},
-		{"temperature below 0", "", []string{"generate", "--prompt", "walk", "--temperature", "-1", "--model", mini}, 1, []string{"temperature -1"}},
+		{"temperature below 0", "", []string{"generate", "--prompt", "walk", "--temperature=-1", "--model", mini}, 1, []string{"temperature -1"}},
 		{"broken row", "{\"prompt\": \"a\"}\n{\"prompt\"", []string{"generate", "--input", "-", "--model", mini}, 1, []string{"standard input:2"}},
 		{"unknown field", "{\"promt\": \"a\"}", []string{"generate", "--input", "-", "--model", mini}, 1, []string{"standard input:1", "promt"}},
 		{"id outside the vocabulary", "{\"tokens\": [1, 99999]}", []string{"logprobs", "--input", "-", "--model", mini}, 1, []string{"standard input:1", "99999"}},
