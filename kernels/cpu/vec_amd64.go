@@ -24,9 +24,6 @@ func addAVX(out, a, b *float32, n int)
 func scaleAVX(out, x *float32, n int, a float32)
 
 //go:noescape
-func axpyAVX(y, x *float32, n int, a float32)
-
-//go:noescape
 func mulScaleAVX(out, x, w *float32, n int, a float32)
 
 //go:noescape
@@ -95,14 +92,6 @@ func scale(out, x []float32, a float32) {
 		return
 	}
 	scaleGo(out, x, a)
-}
-
-func axpy(y, x []float32, a float32) {
-	if x = x[:len(y)]; useAssembly {
-		axpyAVX(ptr(y), ptr(x), len(y), a)
-		return
-	}
-	axpyGo(y, x, a)
 }
 
 func mulScale(out, x, w []float32, a float32) {

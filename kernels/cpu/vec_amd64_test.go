@@ -15,7 +15,6 @@ var leaves = []struct {
 }{
 	{"add", func(v [5][]float32, _ []uint32, _, _ float32) float32 { add(v[0], v[1], v[2]); return 0 }},
 	{"scale", func(v [5][]float32, _ []uint32, a, _ float32) float32 { scale(v[0], v[1], a); return 0 }},
-	{"axpy", func(v [5][]float32, _ []uint32, a, _ float32) float32 { axpy(v[0], v[1], a); return 0 }},
 	{"mulScale", func(v [5][]float32, _ []uint32, a, _ float32) float32 { mulScale(v[0], v[1], v[2], a); return 0 }},
 	{"rotate", func(v [5][]float32, _ []uint32, _, _ float32) float32 { rotate(v[0], v[1], v[2], v[3], -1); return 0 }},
 	{"exp", func(v [5][]float32, _ []uint32, _, _ float32) float32 { exp(v[0], v[1]); return 0 }},
@@ -103,33 +102,5 @@ func TestLeavesAreTheirTwins(t *testing.T) {
 				}
 			}
 		}
-	}
-}
-
-// The exponential is within 1 ulp of float64's everywhere, and right at the ends.
-func TestExpError(t *testing.T) {
-	needAssembly(t)
-	const stride = 1021 // a prime: every exponent and every last bit is met
-	x, y := make([]float32, 1<<12), make([]float32, 1<<12)
-	worst, at, n := 0.0, float32(0), 0
-	for b := uint64(0); b < 1<<32; {
-		k := 0
-		for ; k < len(x) && b < 1<<32; b += stride {
-			if v := math.Float32frombits(uint32(b)); v == v && v > -110 && v < 90 {
-				x[k] = v
-				k++
-			}
-		}
-		exp(y[:k], x[:k])
-		for i, v := range x[:k] {
-			if e := ulps(y[i], math.Exp(float64(v))); e > worst {
-				worst, at = e, v
-			}
-		}
-		n += k
-	}
-	t.Logf("worst of %d: %.3f ulp at %g", n, worst, at)
-	if worst > 1 {
-		t.Errorf("exp(%g) is %.3f ulp off", at, worst)
 	}
 }

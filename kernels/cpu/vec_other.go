@@ -7,7 +7,6 @@ func prefetch(x []float32, stride, cols, n int) {}
 
 func add(out, a, b []float32)                              { addGo(out, a, b) }
 func scale(out, x []float32, a float32)                    { scaleGo(out, x, a) }
-func axpy(y, x []float32, a float32)                       { axpyGo(y, x, a) }
 func mulScale(out, x, w []float32, a float32)              { mulScaleGo(out, x, w, a) }
 func rotate(x, y, cos, sin []float32, sign float32)        { rotateGo(x, y, cos, sin, sign) }
 func exp(out, x []float32)                                 { expGo(out, x) }

@@ -26,16 +26,6 @@ func elementwise() {
 	})
 	ret()
 
-	text("axpyAVX", 28, "y DI", "x SI", "n CX")
-	scalar("a", 24, 31)
-	each(func(l lane) {
-		l.load("SI", 0)
-		l.load("DI", 1)
-		p("VFMADD231PS Z31, Z0, Z1")
-		l.store(1, "DI")
-	})
-	ret()
-
 	text("mulScaleAVX", 36, "out DI", "x SI", "w DX", "n CX")
 	scalar("a", 32, 31)
 	each(func(l lane) {
