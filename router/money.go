@@ -71,6 +71,10 @@ func (r Rate) MarshalJSON() ([]byte, error)  { return []byte(formatDecimal(int64
 func (m *Money) UnmarshalJSON(b []byte) error { return m.UnmarshalText(b) }
 func (r *Rate) UnmarshalJSON(b []byte) error  { return r.UnmarshalText(b) }
 
+// MarshalText and UnmarshalText serve YAML.
+func (m Money) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+func (r Rate) MarshalText() ([]byte, error)  { return []byte(r.String()), nil }
+
 func (m *Money) UnmarshalText(b []byte) (err error) {
 	*m, err = ParseMoney(string(b))
 	return err

@@ -11,8 +11,6 @@ import (
 	"pgregory.net/rapid"
 )
 
-var trillion = new(big.Int).SetInt64(1e12)
-
 // exact is the number of units of 10^-places in a decimal text, by math/big.
 func exact(t interface{ Fatalf(string, ...any) }, s string, places int64) *big.Int {
 	r, ok := new(big.Rat).SetString(s)
@@ -97,12 +95,29 @@ func TestParseMoneyRefuses(t *testing.T) {
 }
 
 func TestPriceFromYAML(t *testing.T) {
-	var p struct{ Price Price }
-	if err := yaml.UnmarshalWithOptions([]byte("price: {input: 2.50, output: 10.00}\n"), &p, yaml.Strict()); err != nil {
+	type file struct {
+		Price Price
+		USD   *Money
+	}
+	var p file
+	if err := yaml.UnmarshalWithOptions([]byte("price: {input: 2.50, output: 10}\nusd: 0.05\n"), &p, yaml.Strict()); err != nil {
 		t.Fatal(err)
 	}
-	if p.Price != (Price{2_500_000, 10_000_000}) {
-		t.Errorf("got %+v", p.Price)
+	if p.Price != (Price{2_500_000, 10_000_000}) || *p.USD != Dollar/20 {
+		t.Errorf("got %+v, %v", p.Price, *p.USD)
+	}
+	b, err := yaml.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back file
+	if err := yaml.Unmarshal(b, &back); err != nil || back.Price != p.Price || *back.USD != *p.USD {
+		t.Errorf("written\n%s\nand read as %+v, %v", b, back, err)
+	}
+	for _, bad := range []string{"price: {input: -1}", "price: {input: cheap}", "price: {input: 1e3}"} {
+		if err := yaml.Unmarshal([]byte(bad), &back); err == nil {
+			t.Errorf("%s: no error", bad)
+		}
 	}
 	// GPT-4o of the method's table: a million tokens in cost 2.50 dollars
 	if c := p.Price.Cost(1_000_000, 0); c.String() != "2.50" || c != 2*Dollar+Dollar/2 {

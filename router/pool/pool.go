@@ -153,7 +153,12 @@ func (p *Pool) Complete(ctx context.Context, model string, r router.Request) (ro
 				return c, again
 			}
 			p.close(m, c, true)
-			return c, &router.CallError{Err: again, Cost: cost, Attempts: attempts}
+			ce := router.CallError{}
+			if last := (*router.CallError)(nil); errors.As(err, &last) {
+				ce = *last
+			}
+			ce.Err, ce.Cost, ce.Attempts = again, cost, attempts
+			return c, &ce
 		}
 	}
 }

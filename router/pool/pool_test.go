@@ -119,6 +119,9 @@ func TestRetries(t *testing.T) {
 					}
 				}
 				var ce *router.CallError
+				if c.name == "not for too long" && (!errors.As(err, &ce) || ce.RetryAfter != time.Hour) {
+					t.Errorf("the wait it asks for is lost: %+v", ce)
+				}
 				if err == nil && got.Attempts != len(f.at) || err != nil && (!errors.As(err, &ce) || ce.Attempts != len(f.at)) {
 					t.Errorf("%d attempts were made; told %d, %+v", len(f.at), got.Attempts, ce)
 				}
