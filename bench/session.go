@@ -1,0 +1,73 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/r2-reasoner/r2/engine"
+	"github.com/r2-reasoner/r2/engine/kvcache"
+	"github.com/r2-reasoner/r2/engine/runner"
+	"github.com/r2-reasoner/r2/engine/sample"
+	"github.com/r2-reasoner/r2/model"
+)
+
+const pageSize = 16
+
+// A session is an engine on the subject, with room for one load.
+type session struct {
+	eng  *engine.Engine
+	run  *runner.Runner
+	stop context.CancelFunc
+	done chan error
+}
+
+// session starts an engine for prompts × samples of l. A prompt is one batch.
+func (s *Subject) session(l Load, ad *model.Adapter) (*session, error) {
+	sequences := l.Samples * max(1, l.Prompts)
+	longest := l.Prompt + l.Tokens + 1
+	pages := (longest + pageSize - 1) / pageSize
+	tokens := max(l.Prompt*max(1, l.Prompts), sequences)
+	size := model.Size{Tokens: tokens, Sequences: sequences, Wanted: sequences, Slice: min(sequences, 64), Pages: pages, PageSize: pageSize}
+	if ad != nil {
+		size.Rank = ad.Rank
+	}
+	run, err := runner.New(s.Decoder, size, sequences*pages)
+	if err != nil {
+		return nil, fmt.Errorf("bench: %w", err)
+	}
+	run.SetAdapter(1, ad)
+	n := &session{run: run, done: make(chan error, 1)}
+	n.eng = engine.New(run, kvcache.New(sequences*pages, pageSize), engine.Options{Vocab: s.Decoder.Config.Vocab,
+		Context: s.Decoder.Context, Adapters: 1, TokensPerStep: tokens, MaxSequences: sequences})
+	ctx, stop := context.WithCancel(context.Background())
+	n.stop = stop
+	go func() { n.done <- n.eng.Run(ctx) }()
+	return n, nil
+}
+
+// close stops the engine.
+func (n *session) close() error {
+	n.stop()
+	return <-n.done
+}
+
+// draw has each sample of the prompt draw n tokens. first is when the first token came, last the last.
+func (n *session) draw(ctx context.Context, prompt []int32, tokens, samples int, seed uint64) (first, last time.Duration, err error) {
+	start := time.Now()
+	count := 0
+	for _, err := range n.eng.Generate(ctx, engine.Request{Prompt: prompt, Samples: samples, Limit: tokens,
+		Sampling: sample.Params{Temperature: 1, Seed: seed}}) {
+		if err != nil {
+			return 0, 0, fmt.Errorf("bench: %w", err)
+		}
+		if last = time.Since(start); count == 0 {
+			first = last
+		}
+		count++
+	}
+	if count != tokens*samples {
+		return 0, 0, fmt.Errorf("bench: %d tokens came of %d", count, tokens*samples)
+	}
+	return first, last, nil
+}

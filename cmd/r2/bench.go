@@ -1,0 +1,205 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/r2-reasoner/r2/bench"
+	"github.com/r2-reasoner/r2/kernels"
+	"github.com/r2-reasoner/r2/kernels/cpu"
+	"github.com/r2-reasoner/r2/kernels/trace"
+	"github.com/r2-reasoner/r2/model"
+	"github.com/r2-reasoner/r2/weights"
+)
+
+type benchCmd struct {
+	What    string `arg:"" enum:"kernels,prefill,decode,group,grpo,pool" placeholder:"WHAT" help:"kernels, prefill, decode, group or grpo."`
+	Model   string `placeholder:"PATH" xor:"what" help:"A folder in the Hugging Face layout, or a .gguf file."`
+	Shape   string `placeholder:"NAME" xor:"what" help:"Random weights in the shape of: smollm2-135m, qwen2.5-0.5b, -1.5b, -3b or -7b."`
+	Threads int    `default:"0" help:"Goroutines that compute; 0: one a processor."`
+	Repeat  int    `default:"3" help:"Runs that count, after one that does not; their median is reported."`
+	Prompt  int    `default:"0" help:"Tokens of a prompt; 0: 512 for prefill, 16 for decode, else 128."`
+	Tokens  int    `default:"0" help:"Tokens drawn for each sample; 0: 128 for decode, else 64."`
+	Samples int    `default:"0" help:"Samples of a prompt; 0: 16 for group, 8 for grpo."`
+	Prompts int    `default:"0" help:"Prompts of a training step; 0: 2."`
+	deviceFlags
+	outputFlags
+}
+
+func (c *benchCmd) Help() string {
+	return `Example:
+
+  r2 bench decode --model models/smollm2 --dtype bf16 --threads 2
+
+Shows what was reached beside the bound that this machine's arithmetic and memory set, which is measured
+first. With -v, the time by operation too (each operation is then waited for).`
+}
+
+// Run measures.
+func (c *benchCmd) Run(ctx context.Context) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	if c.Threads == 0 {
+		c.Threads = runtime.GOMAXPROCS(0)
+	}
+	c.note("measuring the roof of %d threads", c.Threads)
+	roof := bench.CPURoof(c.Threads)
+	c.note("%.0f GFLOP/s, %.1f GB/s", roof.Flops*1e-9, roof.Bytes*1e-9)
+	var be kernels.Backend = cpu.New(c.Threads)
+	var traced *trace.Device
+	if c.Verbose {
+		traced = trace.New(be)
+		be = traced
+	}
+	s, closer, err := c.subject(be)
+	if err != nil {
+		return err
+	}
+	defer closer()
+	s.Roof, s.Repeat, s.Threads, s.Seed = roof, c.Repeat, c.Threads, c.Seed
+	if traced != nil {
+		traced.Reset()
+	}
+	rows, err := c.measure(ctx, s)
+	if err != nil {
+		return err
+	}
+	c.print(rows)
+	if traced != nil {
+		for _, st := range traced.Stats() {
+			fmt.Fprintln(os.Stderr, st)
+		}
+	}
+	return nil
+}
+
+func (c *benchCmd) check() error {
+	switch {
+	case c.What == "pool":
+		return usage("pool is not there yet; use kernels, prefill, decode, group or grpo")
+	case c.Device != "auto" && c.Device != "cpu":
+		return usage("--device %s: the roof of the CPU alone is known; use auto or cpu", c.Device)
+	case (c.Model == "") == (c.Shape == ""):
+		return usage("say what to measure: --model or --shape")
+	case c.Threads < 0 || c.Repeat < 1 || c.Prompt < 0 || c.Tokens < 0 || c.Samples < 0 || c.Prompts < 0:
+		return usage("--repeat must be at least 1, and --threads, --prompt, --tokens, --samples and --prompts not negative")
+	}
+	return nil
+}
+
+// subject opens the model, or makes one of the shape.
+func (c *benchCmd) subject(be kernels.Backend) (*bench.Subject, func() error, error) {
+	if c.Shape != "" {
+		return c.random(be)
+	}
+	h, err := openModel(be, c.Model, nil, c.deviceFlags)
+	if err != nil {
+		return nil, nil, err
+	}
+	dt, err := c.stored(h.files)
+	if err != nil {
+		h.files.Close()
+		return nil, nil, err
+	}
+	return &bench.Subject{Name: h.name, Decoder: h.dec, DType: dt}, h.files.Close, nil
+}
+
+func (c *benchCmd) random(be kernels.Backend) (*bench.Subject, func() error, error) {
+	cfg, ok := bench.Shapes()[c.Shape]
+	if !ok {
+		return nil, nil, usage("--shape %s: want one of %s", c.Shape, strings.Join(slices.Sorted(maps.Keys(bench.Shapes())), ", "))
+	}
+	opts, err := c.options()
+	if err != nil {
+		return nil, nil, err
+	}
+	dt, err := c.stored(nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := be.Attach(); err != nil {
+		return nil, nil, err
+	}
+	defer be.Detach()
+	dec, err := model.Load(be, cfg, &model.Random{Config: cfg, Seed: c.Seed, Std: 0.02}, opts)
+	return &bench.Subject{Name: c.Shape, Decoder: dec, DType: dt}, func() error { return nil }, err
+}
+
+// stored is the type of the frozen matrices on the device: that of --dtype, else as the files have it,
+// float32 for what no kernel reads.
+func (c *benchCmd) stored(m *weights.Model) (kernels.DType, error) {
+	switch {
+	case c.DType == "bf16":
+		return kernels.BF16, nil
+	case c.DType == "f32" || m == nil:
+		return kernels.F32, nil
+	}
+	t, err := m.Tensor(m.Config.Projections(0)[0].Module + ".weight")
+	switch {
+	case err != nil:
+		return 0, err
+	case t.Type == weights.BF16:
+		return kernels.BF16, nil
+	case t.Type == weights.F16:
+		return kernels.F16, nil
+	}
+	return kernels.F32, nil
+}
+
+// load is the benchmark's own, where the flags say nothing else.
+func (c *benchCmd) load() bench.Load {
+	l := bench.Default(c.What)
+	for to, n := range map[*int]int{&l.Prompt: c.Prompt, &l.Tokens: c.Tokens, &l.Samples: c.Samples, &l.Prompts: c.Prompts} {
+		if n > 0 {
+			*to = n
+		}
+	}
+	return l
+}
+
+func (c *benchCmd) measure(ctx context.Context, s *bench.Subject) ([]bench.Row, error) {
+	var row bench.Row
+	var err error
+	switch c.What {
+	case "kernels":
+		return s.Kernels(ctx)
+	case "grpo":
+		return s.GRPO(ctx, c.load())
+	case "prefill":
+		row, err = s.Prefill(ctx, c.load())
+	case "decode":
+		row, err = s.Decode(ctx, c.load())
+	case "group":
+		row, err = s.Group(ctx, c.load())
+	}
+	return []bench.Row{row}, err
+}
+
+// print shows the rows: JSON lines, or a table.
+func (c *benchCmd) print(rows []bench.Row) {
+	if c.JSON {
+		for _, r := range rows {
+			json.NewEncoder(os.Stdout).Encode(r)
+		}
+		return
+	}
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "bench\tcase\tbound\treached\tunit\tshare\tms")
+	for _, r := range rows {
+		bound, share := "-", "-"
+		if r.Bound > 0 {
+			bound, share = fmt.Sprintf("%.4g", r.Bound), fmt.Sprintf("%.0f %%", 100*r.Share)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%.4g\t%s\t%s\t%.3f\n", r.Bench, r.Case, bound, r.Reached, r.Unit, share, 1e3*r.Seconds)
+	}
+	w.Flush()
+	fmt.Printf("%s in %s on %s\n", rows[0].Model, rows[0].DType, rows[0].Device)
+}

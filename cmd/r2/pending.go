@@ -1,5 +1,0 @@
-package main
-
-type benchCmd struct{}
-
-func (benchCmd) Run() error { return usage("not there yet") }
