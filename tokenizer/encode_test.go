@@ -164,9 +164,13 @@ func TestLinear(t *testing.T) {
 	}
 	for _, unit := range []string{"a", " ", "\n", " \n", "1", "!", "'", "ab ", "\u0301", "é", "<", "<s", "<b> ", "walk", "日本", "\xff", "a\u0301\u0323"} {
 		for name, tok := range toks {
-			short := encodeTime(tok, strings.Repeat(unit, 1<<15/len(unit)))
-			long := encodeTime(tok, strings.Repeat(unit, 1<<18/len(unit)))
-			if long > 30*short+100*time.Millisecond {
+			short, long, linear := time.Hour, time.Hour, false
+			for try := 0; try < 8 && !linear; try++ { // the machine may be busy: the best of some runs counts
+				short = min(short, encodeTime(tok, strings.Repeat(unit, 1<<15/len(unit))))
+				long = min(long, encodeTime(tok, strings.Repeat(unit, 1<<18/len(unit))))
+				linear = long < 24*short+20*time.Millisecond
+			}
+			if !linear {
 				t.Errorf("%s, %q: 32 KB take %v, 256 KB %v", name, unit, short, long)
 			}
 		}

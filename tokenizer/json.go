@@ -284,7 +284,7 @@ func postProcessor(c *component) (prefix, suffix []int32, err error) {
 	case "TemplateProcessing":
 		return c.template()
 	case "RobertaProcessing", "BertProcessing":
-		return c.aroundBy()
+		return c.surround()
 	}
 	return nil, nil, fmt.Errorf("post_processor %q is not supported", c.Type)
 }
@@ -315,8 +315,8 @@ func (c *component) template() (prefix, suffix []int32, err error) {
 	return prefix, suffix, nil
 }
 
-// aroundBy reads RoBERTa's form: cls in front, sep behind, each [token, id].
-func (c *component) aroundBy() (prefix, suffix []int32, err error) {
+// surround reads RoBERTa's form: cls in front, sep behind, each [token, id].
+func (c *component) surround() (prefix, suffix []int32, err error) {
 	for _, end := range []struct {
 		pair *[2]json.RawMessage
 		to   *[]int32

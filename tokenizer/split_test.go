@@ -12,13 +12,6 @@ import (
 // calls rest with each end it finds until rest says yes.
 type at func(s string, i int, rest func(int) bool) bool
 
-func one(is func(rune) bool) at {
-	return func(s string, i int, rest func(int) bool) bool {
-		r, n := utf8.DecodeRuneInString(s[i:])
-		return n > 0 && is(r) && rest(i+n)
-	}
-}
-
 // times repeats a set of runes from least to most times, as often as it can first.
 func times(is func(rune) bool, least, most int) at {
 	return func(s string, i int, rest func(int) bool) bool {

@@ -74,11 +74,11 @@ func convert(flags, width, precision, c string, v any) string {
 		c = "d"
 		fallthrough
 	case "x", "X", "o":
-		if x, ok := whole(v); ok {
+		if x, ok := asBig(v); ok {
 			return fmt.Sprintf(spec+c, x)
 		}
 	case "f", "F", "e", "E", "g", "G":
-		if x, ok := real(v); ok {
+		if x, ok := asFloat(v); ok {
 			if precision == "" {
 				spec += ".6"
 			}
@@ -159,7 +159,7 @@ func specified(spec string, v any) string {
 		fail("the format specification %q is not supported", spec)
 	}
 	c := m[6]
-	if _, ok := real(v); ok && c == "" {
+	if _, ok := asFloat(v); ok && c == "" {
 		c = "s"
 		if m[5] != "" {
 			c = "g"
@@ -170,7 +170,7 @@ func specified(spec string, v any) string {
 	s := convert("", "", m[5], c, v)
 	width, _ := strconv.Atoi(limited(m[3]))
 	w := args{pos: []any{width}}
-	_, isNumber := real(v)
+	_, isNumber := asFloat(v)
 	switch {
 	case m[2] == "0" && isNumber:
 		return zfill(s, width)

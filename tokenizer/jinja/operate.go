@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// small returns an integer (or bool) as an int.
-func small(v any) (int, bool) {
+// asInt returns an integer (or bool) as an int.
+func asInt(v any) (int, bool) {
 	switch v := v.(type) {
 	case int:
 		return v, true
@@ -20,8 +20,8 @@ func small(v any) (int, bool) {
 	return 0, false
 }
 
-// real returns a number as a float.
-func real(v any) (float64, bool) {
+// asFloat returns a number as a float.
+func asFloat(v any) (float64, bool) {
 	switch v := v.(type) {
 	case float64:
 		return v, true
@@ -29,16 +29,16 @@ func real(v any) (float64, bool) {
 		f, _ := new(big.Float).SetInt(v).Float64()
 		return f, true
 	}
-	i, ok := small(v)
+	i, ok := asInt(v)
 	return float64(i), ok
 }
 
-// whole returns an integer of any size.
-func whole(v any) (*big.Int, bool) {
+// asBig returns an integer of any size.
+func asBig(v any) (*big.Int, bool) {
 	if b, ok := v.(*big.Int); ok {
 		return b, true
 	}
-	i, ok := small(v)
+	i, ok := asInt(v)
 	return big.NewInt(int64(i)), ok
 }
 
@@ -55,11 +55,11 @@ func shrink(b *big.Int) any {
 
 func number(op string, v any) any {
 	defined(v)
-	if _, ok := real(v); !ok {
+	if _, ok := asFloat(v); !ok {
 		fail("bad operand type for unary %s: '%s'", op, kindOf(v))
 	}
 	if b, ok := v.(bool); ok {
-		i, _ := small(b)
+		i, _ := asInt(b)
 		return i
 	}
 	return v
@@ -78,13 +78,13 @@ func arithmetic(r *run, op string, a, b any) any {
 	if v, ok := r.sequences(op, a, b); ok {
 		return v
 	}
-	if x, ok := whole(a); ok {
-		if y, ok := whole(b); ok {
+	if x, ok := asBig(a); ok {
+		if y, ok := asBig(b); ok {
 			return integers(op, x, y)
 		}
 	}
-	x, xok := real(a)
-	y, yok := real(b)
+	x, xok := asFloat(a)
+	y, yok := asFloat(b)
 	if !xok || !yok {
 		fail("unsupported operand type(s) for %s: '%s' and '%s'", op, kindOf(a), kindOf(b))
 	}
@@ -118,10 +118,10 @@ func (r *run) sequences(op string, a, b any) (any, bool) {
 			}
 		}
 	case "*":
-		if n, ok := small(a); ok {
+		if n, ok := asInt(a); ok {
 			return r.repeat(b, n)
 		}
-		if n, ok := small(b); ok {
+		if n, ok := asInt(b); ok {
 			return r.repeat(a, n)
 		}
 	}
@@ -195,8 +195,8 @@ func integers(op string, x, y *big.Int) any {
 		}
 		return shrink(z)
 	}
-	a, _ := real(x)
-	b, _ := real(y)
+	a, _ := asFloat(x)
+	b, _ := asFloat(y)
 	return floats(op, a, b)
 }
 
@@ -231,13 +231,13 @@ func floats(op string, x, y float64) any {
 // equal is a == b.
 func (r *run) equal(a, b any) bool {
 	r.step(1)
-	if x, ok := whole(a); ok {
-		if y, ok := whole(b); ok {
+	if x, ok := asBig(a); ok {
+		if y, ok := asBig(b); ok {
 			return x.Cmp(y) == 0
 		}
 	}
-	if x, ok := real(a); ok {
-		y, ok := real(b)
+	if x, ok := asFloat(a); ok {
+		y, ok := asFloat(b)
 		return ok && x == y
 	}
 	switch a := a.(type) {
@@ -292,13 +292,13 @@ func (r *run) order(op string, a, b any) int {
 	r.step(1)
 	defined(a)
 	defined(b)
-	if x, ok := whole(a); ok {
-		if y, ok := whole(b); ok {
+	if x, ok := asBig(a); ok {
+		if y, ok := asBig(b); ok {
 			return x.Cmp(y)
 		}
 	}
-	x, xok := real(a)
-	y, yok := real(b)
+	x, xok := asFloat(a)
+	y, yok := asFloat(b)
 	if xok && yok {
 		switch {
 		case x < y:

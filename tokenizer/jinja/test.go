@@ -56,7 +56,7 @@ func init() {
 		},
 		"mapping": func(_ *run, v any, _ args) bool { _, ok := v.(Object); return ok },
 		"none":    func(_ *run, v any, _ args) bool { return v == nil },
-		"number":  func(_ *run, v any, _ args) bool { _, ok := real(v); return ok },
+		"number":  func(_ *run, v any, _ args) bool { _, ok := asFloat(v); return ok },
 		"sameas":  func(_ *run, v any, a args) bool { return identical(v, arg(a)) },
 		"sequence": func(_ *run, v any, _ args) bool {
 			return slices.Contains([]string{"str", "list", "tuple", "dict", "Undefined", "range"}, kindOf(v))

@@ -389,7 +389,7 @@ func subscript(v, key any) any {
 		}
 		return attribute(v, name)
 	}
-	i, ok := small(key)
+	i, ok := asInt(key)
 	if !ok {
 		return missing(kindOf(v), text(key))
 	}
@@ -431,7 +431,7 @@ func cut(v any, at [3]any) any {
 		if b == nil {
 			continue
 		}
-		n, ok := small(b)
+		n, ok := asInt(b)
 		if !ok {
 			return missing(kindOf(v), "slice")
 		}
@@ -496,7 +496,6 @@ func invoke(f *frame, v any, a args) any {
 		var out string
 		f.run.nested(func() { out = v.again(a.at(0, "iterable", nil)) })
 		return out
-	case *cycler:
 	}
 	defined(v)
 	fail("'%s' object is not callable", kindOf(v))
