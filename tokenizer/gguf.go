@@ -13,6 +13,7 @@ type GGUF struct {
 	Merges   []string // "a b", in order of rank
 	BOS, EOS int      // ids, -1 for none
 	AddBOS   bool     // Encode with special begins with BOS
+	AddEOS   bool     // and ends with EOS
 	Template string   // chat template, "" for none
 }
 
@@ -33,6 +34,8 @@ var ggufPre = map[string]struct {
 	"gpt-2":            {stages: []stage{{next: gpt2Piece}}},
 	"qwen2":            {stages: []stage{{next: patterns[qwen2Pattern].piece}}, nfc: true},
 	"deepseek-r1-qwen": {stages: []stage{{next: patterns[qwen2Pattern].piece}}},
+	"llama3":           {stages: []stage{{next: patterns[llama3Pattern].piece}}, whole: true},
+	"llama-v3":         {stages: []stage{{next: patterns[llama3Pattern].piece}}, whole: true},
 	"llama-bpe":        {stages: []stage{{next: patterns[llama3Pattern].piece}}, whole: true},
 	"smollm":           {stages: []stage{{next: digitPiece}, {next: gpt2Piece}}},
 }
@@ -116,6 +119,12 @@ func (v *GGUF) ends(s *spec) error {
 			return fmt.Errorf("a BOS token is to be added and none is named")
 		}
 		s.prefix = []int32{int32(v.BOS)}
+	}
+	if v.AddEOS {
+		if v.EOS < 0 {
+			return fmt.Errorf("an EOS token is to be added and none is named")
+		}
+		s.suffix = []int32{int32(v.EOS)}
 	}
 	if v.Template == "" {
 		return nil

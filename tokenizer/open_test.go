@@ -250,6 +250,15 @@ func TestGGUFRefused(t *testing.T) {
 	if ids := tok.Encode("ab<s>", true); !slices.Equal(ids, []int32{3, 2, 3}) {
 		t.Errorf("got %d", ids)
 	}
+	ends := good
+	ends.EOS, ends.AddEOS, ends.Template = 3, true, "{{ eos_token }}"
+	if tok, err = FromGGUF(ends); err != nil {
+		t.Fatal(err)
+	}
+	if ids := tok.Encode("ab", true); !slices.Equal(ids, []int32{3, 2, 3}) {
+		t.Errorf("got %d", ids)
+	}
+	checkChat(t, tok, Chat{}, "<s>")
 	for want, change := range map[string]func(*GGUF){
 		"SentencePiece": func(v *GGUF) { v.Model = "llama" },
 		`"bert"`:        func(v *GGUF) { v.Model = "bert" },
