@@ -51,7 +51,9 @@ func TestFaults(t *testing.T) {
 		{"401 repeats the key", status(401, "", `{"error":{"message":"wrong key `+key+`"}}`), plain, router.ErrRefused, 0, false, "wrong key [key]"},
 		{"404", status(404, "", "<html>"), plain, router.ErrRefused, 0, false, "404"},
 		{"408", status(408, "", ""), plain, router.ErrRefused, 0, false, "408"},
-		{"redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect) }, plain, router.ErrRefused, 0, false, "redirects to /elsewhere"},
+		{"redirect", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
+		}, plain, router.ErrRefused, 0, false, "redirects to /elsewhere"},
 		{"long error", status(400, "", strings.Repeat("é", 1<<20)), plain, router.ErrRefused, 0, false, "é…"},
 		{"hang", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, plain, router.ErrBusy, 0, true, "no answer in"},
 		{"hang in the body", func(w http.ResponseWriter, r *http.Request) {
