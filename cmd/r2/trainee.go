@@ -179,7 +179,7 @@ func ggufTokenizer(v *weights.Vocabulary, path string) (*tokenizer.Tokenizer, er
 		return nil, fmt.Errorf("%s has no tokenizer in its metadata", path)
 	}
 	t, err := tokenizer.FromGGUF(tokenizer.GGUF{Model: v.Model, Pre: v.Pre, Tokens: v.Tokens, Types: v.Types, Merges: v.Merges,
-		BOS: v.BOS, EOS: v.EOS, AddBOS: v.AddBOS, Template: v.ChatTemplate})
+		BOS: v.BOS, EOS: v.EOS, AddBOS: v.AddBOS, AddEOS: v.AddEOS, Template: v.ChatTemplate})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
