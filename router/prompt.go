@@ -8,7 +8,8 @@ import (
 )
 
 // A Prompt is the form of a question to a model: a text/template file whose named parts are messages. The part
-// "user" must be there; "system" comes before it when it is, and others are for their own purpose (Part).
+// "user" must be there; "system" comes before it when it is, then examples (Messages); others are for their own
+// purpose (Part).
 // Space around a part is not part of it.
 type Prompt struct{ t *template.Template }
 
@@ -50,14 +51,20 @@ func (p *Prompt) Part(part string, data any) (string, error) {
 	return strings.TrimSpace(b.String()), nil
 }
 
-// Messages renders the system part, where there is one, and the user part.
+// Messages renders the system part, where there is one, then the examples, the turns user1, assistant1,
+// user2, assistant2 … as far as there are any, and the user part.
 func (p *Prompt) Messages(data any) ([]Message, error) {
+	turns := [][2]string{{"system", "system"}}
+	for i := 1; p.Has(fmt.Sprint("user", i)); i++ {
+		turns = append(turns, [2]string{"user", fmt.Sprint("user", i)}, [2]string{"assistant", fmt.Sprint("assistant", i)})
+	}
 	var ms []Message
-	for _, role := range []string{"system", "user"} {
-		if !p.Has(role) {
+	for _, t := range append(turns, [2]string{"user", "user"}) {
+		role, part := t[0], t[1]
+		if role == "system" && !p.Has(part) {
 			continue
 		}
-		s, err := p.Part(role, data)
+		s, err := p.Part(part, data)
 		if err != nil {
 			return nil, err
 		}
