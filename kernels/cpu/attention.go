@@ -3,7 +3,6 @@ package cpu
 import (
 	"fmt"
 	"math"
-	"unsafe"
 
 	"github.com/r2-reasoner/r2/kernels"
 )
@@ -15,8 +14,9 @@ import (
 //	p[j]     = exp(score[j]·Scale - m); s = Σ p[j] by lanes
 //	out[d]   = (Σ p[j]·v[j][d], j ascending)·(1/s); lse = m + log(s)
 //
-// with one rounding a term of every sum. A piece of work is a run of a sequence's tokens with the query
-// heads of one key head, so that a block of keys, transposed once, serves them all.
+// with one rounding a term of every sum. The query heads of one key head are computed together for a run of
+// a sequence's tokens, or for the next tokens of sequences that begin with the same pages: so a block of
+// keys, transposed once, serves many rows.
 type attention struct {
 	kernels.Attn
 	d               *Device
@@ -25,9 +25,16 @@ type attention struct {
 	starts, lengths column
 	pages           view32
 	group           int // query heads of one key head
-	tokens          int // of a piece
+	tokens          int // of one sequence, computed together
 	sequences       int
-	parts           int // pieces of the longest sequence
+	batches         []batch
+}
+
+// A batch is what is computed together: tokens of sequence seq from token on, or, if there are more members,
+// the only tokens of sequences seq … seq+members-1, whose first shared keys are in the same pages.
+type batch struct {
+	seq, token      int
+	members, shared int
 }
 
 // A view32 is an I32 tensor's elements.
@@ -37,9 +44,9 @@ type view32 struct {
 }
 
 const (
-	pieceRows   = 4 * tileRows // query rows that share one transposition of the keys
-	pieceBytes  = 512 << 10    // of a piece's scores, at most, where there is more than one token
-	valueRun    = 64           // keys whose values are reused by all tiles of a piece before the next
+	pieceRows   = 4 * tileRows // query rows of one sequence that share a transposition of the keys
+	pieceBytes  = 512 << 10    // of their scores, at most, where there is more than one token
+	valueRun    = 64           // keys whose values serve all tiles of a piece before the next ones do
 	attendAlone = 1 << 18      // products of q and k that the caller does alone
 )
 
@@ -58,15 +65,15 @@ func (d *Device) Attention(out, lse, q, k, v kernels.Tensor, a kernels.Attn) {
 	}
 	if longest, ok := t.check("Attention", q.Rows, k.Rows); ok {
 		t.cut(longest)
-		d.reserve(t.space(t.tokens*t.group, scoreStride(longest)))
-		n := t.sequences * t.KVHeads * t.parts
-		grain := 1
+		t.plan()
+		d.reserve(t.space(max(tileRows, t.tokens*t.group), scoreStride(longest)))
+		n, grain := len(t.batches)*t.KVHeads, 1
 		if q.Rows*longest*q.Cols <= attendAlone {
 			grain = n
 		}
 		d.share(n, grain, t)
 	}
-	*t = attention{}
+	*t = attention{batches: t.batches[:0]}
 }
 
 // attends reports whether q, k and v fit a.
@@ -79,6 +86,7 @@ func attends(q, k, v kernels.Tensor, a kernels.Attn) bool {
 			!a.Pages.Zero() && a.Pages.Type == kernels.I32 && a.Pages.Rows == n && a.PageSize > 0)
 }
 
+// begin takes the operands that Attention and its gradient have in common.
 func (t *attention) begin(op string, d *Device, q, k, v kernels.Tensor, a kernels.Attn) {
 	t.Attn, t.d = a, d
 	t.q, t.k, t.v = viewOf(op, q), viewOf(op, k), viewOf(op, v)
@@ -132,122 +140,89 @@ func (t *attention) badPage(s, n, rows int) (page, key int) {
 	return 0, -1
 }
 
-// cut chooses the tokens of a piece.
+// cut chooses how many tokens of a sequence are computed together.
 func (t *attention) cut(longest int) {
 	rows := min(pieceRows, pieceBytes/4/max(longest, 1))
 	t.tokens = max(1, min(rows/t.group, t.MaxQueries))
-	t.parts = ceilDiv(min(t.MaxQueries, longest), t.tokens)
 }
 
-// span does pieces: the later tokens of all sequences first, since they see the most keys.
-func (t *attention) span(lo, hi, worker int) {
-	for i := lo; i < hi; i++ {
-		part := t.parts - 1 - i/(t.sequences*t.KVHeads)
-		s, kv := i/t.KVHeads%t.sequences, i%t.KVHeads
-		p := t.piece(s, kv, part*t.tokens)
-		if p.rows > 0 {
-			t.attend(&p, worker)
+// plan makes the batches.
+func (t *attention) plan() {
+	for s := range t.sequences {
+		queries := t.starts.at(s+1) - t.starts.at(s)
+		if queries == 1 && t.join(s) {
+			continue
+		}
+		for token := 0; token < queries; token += t.tokens {
+			t.batches = append(t.batches, batch{s, token, 1, t.lengths.at(s)})
 		}
 	}
 }
 
-// A piece is the query rows of one key head for a run of a sequence's tokens: row r is head r mod group
-// of token r / group.
-type piece struct {
-	*attention
-	seq, kv int
-	first   int // tensor row of the first token
-	rows    int
-	keys0   int // keys that the first token sees
-	last    int // keys that the last one sees
-	start   int // tensor row of the sequence's first query
-	ss      int // from one row of scores to the next
+// join makes sequence s, which has one token, a member of the last batch, if that is worth it: rows must fit
+// a tile, and together they must have no fewer shared keys to walk for free.
+func (t *attention) join(s int) bool {
+	if t.Pages.Zero() || len(t.batches) == 0 {
+		return false
+	}
+	b := &t.batches[len(t.batches)-1]
+	if b.seq+b.members != s || t.starts.at(b.seq+1)-t.starts.at(b.seq) != 1 || (b.members+1)*t.group > tileRows {
+		return false
+	}
+	shared := min(b.shared, t.common(b.seq, s))
+	if shared*(b.members+1) < b.shared*b.members {
+		return false
+	}
+	b.members, b.shared = b.members+1, shared
+	return true
 }
 
-// piece is the one from a token of sequence s on; it has no rows when the sequence ends before.
-func (t *attention) piece(s, kv, token int) piece {
-	lo, hi, n := t.starts.at(s), t.starts.at(s+1), t.lengths.at(s)
-	tokens := max(0, min(t.tokens, hi-lo-token))
-	p := piece{attention: t, seq: s, kv: kv, first: lo + token, start: lo, rows: tokens * t.group}
-	p.keys0 = n - (hi - lo) + 1 + token
-	p.last = p.keys0 + tokens - 1
-	p.ss = scoreStride(p.last)
-	return p
+// common is how many keys sequences a and b begin with that are in the same pages.
+func (t *attention) common(a, b int) (keys int) {
+	p, q := t.pages.s[a*t.pages.stride:], t.pages.s[b*t.pages.stride:]
+	least := min(t.lengths.at(a), t.lengths.at(b))
+	for i := 0; keys < least && p[i] == q[i]; i++ {
+		keys += t.PageSize
+	}
+	return min(keys, least)
 }
 
-// scoreStride is from one row of n scores to the next: whole vectors, and one more to keep the rows apart in
-// the cache's sets.
-func scoreStride(n int) int { return ceilDiv(n, 16)*16 + 16 }
-
-// space is the scratch of a piece: q, sums of values, scores, and what dots needs.
-func (t *attention) space(rows, ss int) int {
-	return rows*(ss+2*t.HeadDim) + panelLines(t.HeadDim)*lanes + 16*t.HeadDim
-}
-
-// keys is how many keys row r sees.
-func (p *piece) keys(r int) int { return p.keys0 + r/p.group }
-
-// queries is the part of v, a view like q, that belongs to a token: its heads end to end.
-func (p *piece) queries(v view, token int) []float32 {
-	n := p.group * p.HeadDim
-	return v.from(p.first+token, p.kv*n)[:n]
-}
-
-// gather copies the rows of v, a view like q, end to end.
-func (p *piece) gather(to []float32, v view) {
-	for token, n := 0, p.group*p.HeadDim; token*n < len(to); token++ {
-		copy(to[token*n:], p.queries(v, token))
+// span does batches, the last ones first: later tokens of a sequence see more keys.
+func (t *attention) span(lo, hi, worker int) {
+	for i := lo; i < hi; i++ {
+		t.attend(t.batches[len(t.batches)-1-i/t.KVHeads], i%t.KVHeads, worker)
 	}
 }
 
-// prefetch asks for the parts of m, a view like k, of n keys from key j on.
-func (p *piece) prefetch(m view, j, n int) {
-	for end := min(j+n, p.last); j < end; {
-		row, have := p.run(j)
-		have = min(have, end-j)
-		prefetch(m.from(row, p.kv*p.HeadDim), m.stride, p.HeadDim, have)
-		j += have
+func (t *attention) attend(b batch, kv, worker int) {
+	hd, p, own := t.HeadDim, t.piece(b.seq, kv, b.token), 0
+	if b.members > 1 {
+		own = b.members
+		p = t.together(b, kv)
 	}
-}
-
-// run is the tensor row of key j and how many keys lie end to end from there.
-func (p *piece) run(j int) (row, n int) {
-	if p.Pages.Zero() {
-		return p.start + j, p.last - j
-	}
-	pages := p.pages.s[p.seq*p.pages.stride:]
-	b := j / p.PageSize
-	row, n = int(pages[b])*p.PageSize+j%p.PageSize, p.PageSize-j%p.PageSize
-	for ; j+n < p.last && pages[b+1] == pages[b]+1; b++ {
-		n += p.PageSize
-	}
-	return row, min(n, p.last-j)
-}
-
-// tile is the end of the tile that begins at row r: tiles are as equal as can be.
-func (p *piece) tile(r int) int {
-	return min(p.rows, r+ceilDiv(p.rows, ceilDiv(p.rows, tileRows)))
-}
-
-func (t *attention) attend(p *piece, worker int) {
-	hd := t.HeadDim
 	space := t.d.workspace(worker, t.space(p.rows, p.ss))
 	q, space := space[:p.rows*hd], space[p.rows*hd:]
 	o, space := space[:p.rows*hd], space[p.rows*hd:]
 	s, space := space[:p.rows*p.ss], space[p.rows*p.ss:]
 	p.gather(q, t.q)
 	p.dots(s, q, t.k, space)
-	clear(o)
-	for r := range p.rows {
-		row := s[r*p.ss:][:p.keys(r)]
-		m := maxScaled(row, nil, t.Scale)
-		sum := softmax(row, row, t.Scale, m)
-		if t.lse.s != nil {
-			t.lse.row(p.first + r/t.group)[p.kv*t.group+r%t.group] = float32(float64(m) + math.Log(float64(sum)))
-		}
-		q[r] = 1 / sum // q has done its part
+	for i := range own {
+		m := t.apart(b, i, kv, p.ss)
+		m.dots(s[i*t.group*p.ss:], q[i*t.group*hd:], t.k, space)
 	}
+	for r := range p.rows {
+		n := p.keys(r)
+		if own > 0 {
+			n = t.lengths.at(b.seq + r/t.group)
+		}
+		q[r] = t.softmax(s[r*p.ss:][:n], p.first+r/t.group, kv*t.group+r%t.group) // q has done its part
+	}
+	clear(o)
 	p.blend(o, s, t.v)
+	for i := range own {
+		m := t.apart(b, i, kv, p.ss)
+		m.blend(o[i*t.group*hd:], s[i*t.group*p.ss:], t.v)
+	}
 	for r := 0; r < p.rows; {
 		for out := p.queries(t.out, r/t.group); len(out) > 0; out = out[hd:] {
 			scale(out[:hd], o[r*hd:][:hd], q[r])
@@ -256,71 +231,18 @@ func (t *attention) attend(p *piece, worker int) {
 	}
 }
 
-// dots sets s[r][j] to the dot product of row r of x and key row j of m, for all keys j that row r sees,
-// and maybe for some that it does not. space holds a panel and 16 rows.
-func (p *piece) dots(s, x []float32, m view, space []float32) {
-	hd := p.HeadDim
-	panel, rows := space[:panelLines(hd)*lanes], space[panelLines(hd)*lanes:]
-	p.prefetch(m, 0, lanes)
-	for j := 0; j < p.last; j += lanes {
-		n := min(lanes, p.last-j)
-		p.prefetch(m, j+lanes, lanes)
-		for l := 0; l < n; l += 16 {
-			p.transpose(panel[l:], m, j+l, min(16, n-l), rows)
-		}
-		for r := 0; r < p.rows; r = p.tile(r) {
-			if end := p.tile(r); p.keys(end-1) > j {
-				(&lines{c: s[r*p.ss+j:], cs: p.ss, x: x[r*hd:], xs: hd, xk: 1, w: panel, ws: lanes}).run(end-r, n, hd)
-			}
-		}
+// softmax turns scores into exponentials, keeps the log-sum-exp of the tensor row and head, and gives what
+// the exponentials are to be multiplied by.
+func (t *attention) softmax(s []float32, row, head int) float32 {
+	m := maxScaled(s, nil, t.Scale)
+	sum := softmax(s, s, t.Scale, m)
+	if t.lse.s != nil {
+		t.lse.row(row)[head] = float32(float64(m) + math.Log(float64(sum)))
 	}
+	return 1 / sum
 }
 
-// transpose makes key rows j … j+n-1 of m, at most 16, the lanes of a panel. Where they do not lie end to
-// end they are put into rows first.
-func (p *piece) transpose(panel []float32, m view, j, n int, rows []float32) {
-	hd, col := p.HeadDim, p.kv*p.HeadDim
-	row, have := p.run(j)
-	src, stride := m.from(row, col), m.stride
-	if have < n {
-		for l := 0; l < n; l += have {
-			row, have = p.run(j + l)
-			for i := range min(have, n-l) {
-				copy(rows[(l+i)*hd:], m.from(row+i, col)[:hd])
-			}
-		}
-		src, stride = rows, hd
-	}
-	_ = src[(n-1)*stride+hd-1]
-	for c := 0; c < hd; c += 16 {
-		(&move{dst: unsafe.Pointer(&panel[c*lanes]), src: unsafe.Pointer(&src[c]), n: n,
-			srcRow: 4 * stride, dstRow: lineF32, mask: maskOf(min(16, hd-c))}).transpose()
-	}
-}
-
-// blend adds to row r of o the rows of m for the keys that row r sees, times s[r], keys ascending.
-func (p *piece) blend(o, s []float32, m view) {
-	hd := p.HeadDim
-	p.prefetch(m, 0, lanes)
-	for j := 0; j < p.last; {
-		row, n := p.run(j)
-		n = min(n, valueRun)
-		p.prefetch(m, j+lanes, n)
-		w := m.from(row, p.kv*hd)
-		for r := 0; r < p.rows; r = p.tile(r) {
-			end := p.tile(r)
-			whole := max(0, min(n, p.keys(r)-j)) // keys that every row of the tile sees
-			t := lines{c: o[r*hd:], cs: hd, x: s[r*p.ss+j:], xs: p.ss, xk: 1, w: w, ws: m.stride, add: true}
-			t.run(end-r, hd, whole)
-			for i := whole; i < n; i++ { // the others: only the rows that see key j+i
-				f := max(r, (j+i+1-p.keys0)*p.group)
-				if f >= end {
-					break
-				}
-				t = lines{c: o[f*hd:], cs: hd, x: s[f*p.ss+j+i:], xs: p.ss, xk: 1, w: w[i*m.stride:], ws: m.stride, add: true}
-				t.run(end-f, hd, 1)
-			}
-		}
-		j += n
-	}
+// space is the scratch of so many rows: q, sums of values, scores, and what dots needs.
+func (t *attention) space(rows, ss int) int {
+	return rows*(ss+2*t.HeadDim) + panelLines(t.HeadDim)*lanes + 16*t.HeadDim
 }

@@ -19,12 +19,13 @@ func reportRates(b *testing.B, flops, bytes int) {
 	}
 }
 
-// SmolLM2-135M's attention: decoding many sequences with a long cache, and one prompt.
+// SmolLM2-135M's attention: decoding many sequences with a long cache, which may share pages, and one prompt.
 func BenchmarkAttention(b *testing.B) {
 	h := headsCase{9, 3, 64}
-	for _, c := range []struct{ seqs, queries, keys int }{{16, 1, 512}, {1, 1, 512}, {1, 1, 4096}, {1, 512, 512}, {1, 64, 2048}} {
+	for _, c := range []struct{ seqs, queries, keys, shared int }{
+		{16, 1, 512, 0}, {16, 1, 512, 448}, {16, 1, 160, 128}, {1, 1, 512, 0}, {1, 1, 4096, 0}, {1, 512, 512, 0}, {1, 64, 2048, 0}} {
 		for _, threads := range []int{1, 2} {
-			b.Run(fmt.Sprintf("seqs=%d/queries=%d/keys=%d/threads=%d", c.seqs, c.queries, c.keys, threads), func(b *testing.B) {
+			b.Run(fmt.Sprintf("seqs=%d/queries=%d/keys=%d/shared=%d/threads=%d", c.seqs, c.queries, c.keys, c.shared, threads), func(b *testing.B) {
 				d := New(threads)
 				defer d.Close()
 				r := rand.New(rand.NewPCG(1, 1))
@@ -39,6 +40,7 @@ func BenchmarkAttention(b *testing.B) {
 					pages = append(pages, int32(p))
 				}
 				for s := range c.seqs {
+					copy(pages[s*each:], pages[:c.shared/size])
 					starts, lengths = append(starts, int32((s+1)*c.queries)), append(lengths, int32(c.keys))
 				}
 				a.Starts, a.Lengths, a.Pages = i32(d, 1, starts...), i32(d, 1, lengths...), i32(d, each, pages...)
