@@ -50,6 +50,7 @@ var may = map[string]string{
 	"router/local":       "router engine engine/sample tokenizer", // a request's Params are sample's
 	"router/openai":      "router",
 	"router/pool":        "router",
+	"router/replay":      "router",
 	"cmd/r2":             "...",
 	"bench":              "...",
 	"bench/miniature":    "...",

@@ -31,7 +31,7 @@ type world struct {
 // upper-cases what comes after the last colon, and one token is a word.
 func planner(_ context.Context, r router.Request) (router.Completion, error) {
 	text := `["easy: walk left", "hard: jump"]`
-	if len(r.Messages) < 4 {
+	if !strings.Contains(last(r), "cannot be used") {
 		text = "First walk, then jump."
 	}
 	return router.Completion{Text: text, In: 20, Out: 7, Finish: router.FinishStop}, nil
