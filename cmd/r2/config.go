@@ -9,6 +9,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"github.com/r2-reasoner/r2/router"
+	"github.com/r2-reasoner/r2/router/replay"
 )
 
 // A routerConfig is an r2.yaml. Paths in it are relative to the file's folder.
@@ -30,8 +31,8 @@ type routerConfig struct {
 	Budget struct {
 		USD *router.Money `yaml:"usd"`
 	} `yaml:"budget"`
-	Record string `yaml:"record"`
-	Replay string `yaml:"replay"`
+	Record string      `yaml:"record"` // every exchange, in this file
+	Replay replay.Mode `yaml:"replay"` // off: always ask; fill: ask what is not recorded; only: never ask
 
 	dir string
 }
@@ -99,8 +100,8 @@ func (c *routerConfig) check() error {
 		return fmt.Errorf("integrate: give a model or a rule, not both")
 	case c.Integrate.Rule != "" && c.Integrate.Rule != "concatenate":
 		return fmt.Errorf("integrate.rule %q is not known: there is concatenate", c.Integrate.Rule)
-	case c.Record != "" || c.Replay != "":
-		return fmt.Errorf("record and replay are not there yet: leave them out")
+	case c.Replay != "" && c.Record == "":
+		return fmt.Errorf("replay needs record: the file that holds the exchanges")
 	case c.Limits.Subtasks < 0 || c.Limits.Calls < 0:
 		return fmt.Errorf("limits must not be negative")
 	}

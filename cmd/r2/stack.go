@@ -13,6 +13,7 @@ import (
 	"github.com/r2-reasoner/r2/router/local"
 	"github.com/r2-reasoner/r2/router/openai"
 	"github.com/r2-reasoner/r2/router/pool"
+	"github.com/r2-reasoner/r2/router/replay"
 )
 
 // A stack is a router with everything it stands on: models that several of its parts use are loaded
@@ -24,6 +25,7 @@ type stack struct {
 	hosts  map[string]*host // by path
 	pool   *pool.Pool
 	router *router.Router
+	record *replay.Journal // nil: nothing is recorded
 
 	base      *host // of the two router modules
 	decompose *decompose.Model
@@ -52,6 +54,11 @@ func openStackOn(be kernels.Backend, c *routerConfig, f deviceFlags) (s *stack, 
 			s.Close()
 		}
 	}()
+	if c.Record != "" {
+		if s.record, err = replay.Open(c.path(c.Record), cmp.Or(c.Replay, replay.Off)); err != nil {
+			return s, err
+		}
+	}
 	if err = s.openModels(); err != nil {
 		return s, err
 	}
@@ -183,12 +190,12 @@ func (s *stack) openRouter() error {
 	if err != nil {
 		return err
 	}
-	s.decompose = &decompose.Model{Model: router.Model{Card: router.Card{Name: decomposerName}, Completer: planner}, Prompt: dp, Max: c.Limits.Subtasks}
+	s.decompose = &decompose.Model{Model: router.Model{Card: router.Card{Name: decomposerName}, Completer: s.recorded(decomposerName, planner)}, Prompt: dp, Max: c.Limits.Subtasks}
 	allocator, err := s.openAllocator(ap)
 	if err != nil {
 		return err
 	}
-	s.router = &router.Router{Decomposer: s.decompose, Allocator: allocator, Pool: s.pool, Solve: sp,
+	s.router = &router.Router{Decomposer: s.decompose, Allocator: allocator, Pool: s.members(), Solve: sp,
 		Limits: router.Limits{Subtasks: cmp.Or(c.Limits.Subtasks, router.DefaultLimits.Subtasks),
 			Calls: cmp.Or(c.Limits.Calls, router.DefaultLimits.Calls), Cost: c.Limits.USD}}
 	switch {
@@ -201,6 +208,22 @@ func (s *stack) openRouter() error {
 		s.router.Reviewer = &router.Reviewer{Name: c.Review.Model}
 	}
 	return s.checkNames()
+}
+
+// recorded is a model whose exchanges go into the record, where there is one.
+func (s *stack) recorded(name string, c router.Completer) router.Completer {
+	if s.record == nil {
+		return c
+	}
+	return s.record.Completer(name, c)
+}
+
+// members is the pool, its exchanges recorded where there is a record.
+func (s *stack) members() router.Pool {
+	if s.record == nil {
+		return s.pool
+	}
+	return s.record.Pool(s.pool)
 }
 
 // checkNames reports a name that is not in the pool before the first question does.
@@ -234,7 +257,7 @@ func (s *stack) openAllocator(prompt *router.Prompt) (router.Allocator, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.allocate = &allocate.Model{Model: router.Model{Card: router.Card{Name: allocatorName}, Completer: t}, Prompt: prompt}
+	s.allocate = &allocate.Model{Model: router.Model{Card: router.Card{Name: allocatorName}, Completer: s.recorded(allocatorName, t)}, Prompt: prompt}
 	switch m.Fallback {
 	case "":
 	case "threshold":
@@ -257,7 +280,7 @@ func (s *stack) threshold() (*allocate.Threshold, error) {
 	if !(c.Easy >= c.Hard && c.Hard >= 0 && c.Easy <= 1) || !(c.Alpha >= 0 && c.Alpha <= 1) {
 		return nil, fmt.Errorf("router.confidence: want 0 ≤ hard ≤ easy ≤ 1 and alpha in 0..1, have easy %v, hard %v, alpha %v", c.Easy, c.Hard, c.Alpha)
 	}
-	m, err := router.Member(s.pool, c.Model)
+	m, err := router.Member(s.members(), c.Model)
 	if err != nil {
 		return nil, fmt.Errorf("router.confidence.model: %w", err)
 	}
@@ -271,6 +294,9 @@ func (s *stack) Close() error {
 		if h.stop != nil {
 			errs = append(errs, h.Close())
 		}
+	}
+	if s.record != nil {
+		errs = append(errs, s.record.Close())
 	}
 	return errors.Join(errs...)
 }
