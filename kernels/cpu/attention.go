@@ -101,43 +101,38 @@ func (t *attention) begin(op string, d *Device, q, k, v kernels.Tensor, a kernel
 func (t *attention) check(op string, queries, keys int) (longest int, ok bool) {
 	for s := range t.sequences {
 		lo, hi, n := t.starts.at(s), t.starts.at(s+1), t.lengths.at(s)
-		if lo < 0 || hi < lo || hi > queries || n < hi-lo || t.Pages.Zero() && n != hi-lo {
-			t.d.fail(fmt.Errorf("cpu: %s: row %d: sequence %d has query rows %d … %d of %d and sees %d keys",
-				op, lo, s, lo, hi-1, queries, n))
-			return 0, false
-		}
-		if hi == lo {
+		bad := ""
+		switch {
+		case lo < 0 || hi < lo || hi > queries || n < hi-lo || t.Pages.Zero() && n != hi-lo:
+			bad = fmt.Sprintf("has query rows %d … %d of %d and sees %d keys", lo, hi-1, queries, n)
+		case lo == hi:
 			continue
+		case hi-lo > t.MaxQueries:
+			bad = fmt.Sprintf("has %d query rows, more than the MaxQueries of %d", hi-lo, t.MaxQueries)
+		case !t.Pages.Zero():
+			bad = t.outside(s, n, keys)
 		}
-		if hi-lo > t.MaxQueries {
-			t.d.fail(fmt.Errorf("cpu: %s: row %d: sequence %d has %d query rows, more than the MaxQueries of %d",
-				op, lo, s, hi-lo, t.MaxQueries))
+		if bad != "" {
+			t.d.fail(fmt.Errorf("cpu: %s: row %d: sequence %d %s", op, lo, s, bad))
 			return 0, false
-		}
-		if !t.Pages.Zero() {
-			if p, at := t.badPage(s, n, keys); at >= 0 {
-				t.d.fail(fmt.Errorf("cpu: %s: row %d: key %d of sequence %d is in page %d, outside the %d rows of keys",
-					op, lo, at, s, p, keys))
-				return 0, false
-			}
 		}
 		longest = max(longest, n)
 	}
 	return longest, true
 }
 
-// badPage is a page of sequence s that is not within so many rows of keys and the first key in it, or -1.
-func (t *attention) badPage(s, n, rows int) (page, key int) {
+// outside says which of the n keys of sequence s is not in so many rows of keys, if any.
+func (t *attention) outside(s, n, rows int) string {
+	if n > t.Pages.Cols*t.PageSize {
+		return fmt.Sprintf("sees %d keys, more than its %d pages of %d rows hold", n, t.Pages.Cols, t.PageSize)
+	}
 	for j := 0; j < n; j += t.PageSize {
-		if j/t.PageSize >= t.Pages.Cols {
-			return -1, j
-		}
 		p := int(t.pages.s[s*t.pages.stride+j/t.PageSize])
 		if p < 0 || p*t.PageSize+min(t.PageSize, n-j) > rows {
-			return p, j
+			return fmt.Sprintf("has key %d in page %d, which the %d rows of keys do not hold", j, p, rows)
 		}
 	}
-	return 0, -1
+	return ""
 }
 
 // cut chooses how many tokens of a sequence are computed together.
