@@ -113,7 +113,7 @@ func (p *Pass) Load(b *batch.Batch, ads []*Adapter, kv *Cache) error {
 		return fmt.Errorf("model: batch of %d tokens, %d sequences, %d wanted rows exceeds the room for %d, %d, %d",
 			len(b.Tokens), b.Sequences(), len(b.Want), s.Tokens, s.Sequences, s.Wanted)
 	}
-	if b.Masks != nil && len(b.Masks) > 0 && !s.Masks {
+	if len(b.Masks) > 0 && !s.Masks {
 		return fmt.Errorf("model: batch with masks, but there is no room for them")
 	}
 	for _, q := range b.Positions {
