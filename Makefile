@@ -25,10 +25,23 @@ vet: ## gofmt, vet and staticcheck
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 
+NVRTC = .cache/nvrtc/nvidia/cuda_nvrtc/lib/libnvrtc.so.12
+
+nvrtc: $(NVRTC) ## fetch the compiler of the GPU kernels: 25 MB, no GPU needed
+$(NVRTC):
+	python3 -m pip download -q --no-deps -d .cache/nvrtc nvidia-cuda-nvrtc-cu12==12.4.127
+	python3 -m zipfile -e .cache/nvrtc/nvidia_cuda_nvrtc_cu12-12.4.127-*.whl .cache/nvrtc
+
+ptx: $(NVRTC) ## compile the GPU kernels to the PTX that is committed, and say what they take
+	$(GO) run ./kernels/cuda/ptx/gen -dir kernels/cuda/ptx -report
+
+ptx-check: $(NVRTC) ## fail when the committed PTX is stale or a kernel spills registers
+	$(GO) run ./kernels/cuda/ptx/gen -dir kernels/cuda/ptx -check
+
 miniature: build ## train the models that r2 demo ships, from SCAN (about 15 minutes on two cores)
 	bash bench/miniature/recipe.sh
 
 ci: ## what .ci/run runs
 	bash .ci/run
 
-.PHONY: help build test race fuzz bench vet miniature ci
+.PHONY: help build test race fuzz bench vet nvrtc ptx ptx-check miniature ci

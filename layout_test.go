@@ -20,41 +20,44 @@ const module = "github.com/r2-reasoner/r2/"
 // may lists, for each package, the packages of this module it may import; its tests may import any.
 // A name that ends in /... stands for itself and everything below it.
 var may = map[string]string{
-	"kernels":            "",
-	"kernels/cpu":        "kernels",
-	"kernels/cpu/gen":    "", // writes the assembly of kernels/cpu
-	"kernels/cpu/vecgen": "",
-	"kernels/kerneltest": "kernels kernels/ref",
-	"kernels/ref":        "kernels",
-	"kernels/trace":      "kernels",
-	"weights":            "",
-	"tokenizer":          "tokenizer/jinja",
-	"tokenizer/jinja":    "", // chat templates; gonja does not keep Python's rules and cannot be stopped
-	"model":              "kernels model/batch weights",
-	"model/batch":        "",
-	"model/modeltest":    "kernels model weights",
-	"engine":             "engine/kvcache engine/sample model/batch",
-	"engine/kvcache":     "",
-	"engine/runner":      "engine engine/sample kernels model model/batch",
-	"engine/sample":      "",
-	"train":              "kernels model model/batch weights",
-	"train/grpo":         "model/batch",
-	"train/reward":       "",
-	"train/rollout":      "engine engine/sample train/grpo",
-	"train/routing":      "router/... train train/grpo train/sft train/tasks",
-	"train/sft":          "model/batch",
-	"train/tasks":        "",
-	"router":             "",
-	"router/allocate":    "router",
-	"router/decompose":   "router",
-	"router/local":       "router engine engine/sample tokenizer", // a request's Params are sample's
-	"router/openai":      "router",
-	"router/pool":        "router",
-	"router/replay":      "router",
-	"cmd/r2":             "...",
-	"bench":              "...",
-	"bench/miniature":    "...",
-	"bench/report":       "",
+	"kernels":              "",
+	"kernels/cpu":          "kernels",
+	"kernels/cpu/gen":      "", // writes the assembly of kernels/cpu
+	"kernels/cpu/vecgen":   "",
+	"kernels/cuda":         "kernels kernels/cuda/...",
+	"kernels/cuda/ptx":     "",                 // kernels as text
+	"kernels/cuda/ptx/gen": "kernels/cuda/ptx", // compiles them
+	"kernels/kerneltest":   "kernels kernels/ref",
+	"kernels/ref":          "kernels",
+	"kernels/trace":        "kernels",
+	"weights":              "",
+	"tokenizer":            "tokenizer/jinja",
+	"tokenizer/jinja":      "", // chat templates; gonja does not keep Python's rules and cannot be stopped
+	"model":                "kernels model/batch weights",
+	"model/batch":          "",
+	"model/modeltest":      "kernels model weights",
+	"engine":               "engine/kvcache engine/sample model/batch",
+	"engine/kvcache":       "",
+	"engine/runner":        "engine engine/sample kernels model model/batch",
+	"engine/sample":        "",
+	"train":                "kernels model model/batch weights",
+	"train/grpo":           "model/batch",
+	"train/reward":         "",
+	"train/rollout":        "engine engine/sample train/grpo",
+	"train/routing":        "router/... train train/grpo train/sft train/tasks",
+	"train/sft":            "model/batch",
+	"train/tasks":          "",
+	"router":               "",
+	"router/allocate":      "router",
+	"router/decompose":     "router",
+	"router/local":         "router engine engine/sample tokenizer", // a request's Params are sample's
+	"router/openai":        "router",
+	"router/pool":          "router",
+	"router/replay":        "router",
+	"cmd/r2":               "...",
+	"bench":                "...",
+	"bench/miniature":      "...",
+	"bench/report":         "",
 }
 
 // only lists what few packages may import from outside the module.
@@ -63,11 +66,11 @@ var only = map[string]string{
 	"log":          "cmd/r2 bench/... kernels/cpu/gen kernels/cpu/vecgen",
 	"log/slog":     "cmd/r2 bench/...",
 	"net/http":     "router/openai cmd/r2 bench/...",
-	"unsafe":       "kernels/cpu weights",
+	"unsafe":       "kernels/cpu kernels/cuda/ptx/gen weights",
 }
 
 // prints lists who may print: libraries return values and errors.
-const prints = "cmd/r2 bench/... kernels/cpu/gen kernels/cpu/vecgen"
+const prints = "cmd/r2 bench/... kernels/cpu/gen kernels/cpu/vecgen kernels/cuda/ptx/gen"
 
 func TestLayout(t *testing.T) {
 	documented := map[string]bool{}

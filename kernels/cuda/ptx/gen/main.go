@@ -1,0 +1,139 @@
+// Command gen compiles the kernels: every .cu of a folder to the .ptx beside it, by NVRTC. With -check it
+// writes nothing and fails when a .ptx is not what its source compiles to, or a shipped kernel spills.
+// With -report it says what registers and shared memory each kernel takes.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/r2-reasoner/r2/kernels/cuda/ptx"
+)
+
+// architecture is the oldest that has what the kernels use: bf16 matrix products and asynchronous copies.
+const architecture = "compute_80"
+
+// machines are those whose machine code is looked at.
+var machines = []string{"sm_80", "sm_90"}
+
+func main() {
+	dir := flag.String("dir", ".", "the folder of the sources")
+	lib := flag.String("nvrtc", os.Getenv("R2_NVRTC"), "the path of libnvrtc.so.12")
+	cache := flag.String("cache", ".cache/nvrtc", "where make nvrtc puts it")
+	check := flag.Bool("check", false, "compare, and write nothing")
+	report := flag.Bool("report", false, "print what each kernel takes")
+	flag.Parse()
+	if err := run(*dir, *lib, *cache, *check, *report); err != nil {
+		fmt.Fprintln(os.Stderr, "gen:", err)
+		os.Exit(1)
+	}
+}
+
+func run(dir, lib, cache string, check, report bool) error {
+	c, err := open(lib, cache)
+	if err != nil {
+		return err
+	}
+	header, err := read(dir, "gpu.h")
+	if err != nil {
+		return err
+	}
+	sources, err := filepath.Glob(filepath.Join(dir, "*.cu"))
+	if err != nil {
+		return err
+	}
+	var stale []string
+	for _, path := range sources {
+		name := filepath.Base(path)
+		src, err := read(dir, name)
+		if err != nil {
+			return err
+		}
+		target := strings.TrimSuffix(path, ".cu") + ".ptx"
+		have, _ := os.ReadFile(target)
+		same, text, err := c.rebuild(name, src, header, string(have))
+		switch {
+		case err != nil:
+			return err
+		case same:
+		case check:
+			stale = append(stale, filepath.Base(target))
+		default:
+			if err := os.WriteFile(target, []byte(text), 0o644); err != nil {
+				return err
+			}
+		}
+		if check || report {
+			if err := c.resources(name, src, header, report); err != nil {
+				return err
+			}
+		}
+	}
+	if len(stale) > 0 {
+		return fmt.Errorf("stale: %s (`make ptx` writes them)", strings.Join(stale, ", "))
+	}
+	return nil
+}
+
+// attempts is how often a source is compiled before its PTX is called stale: of codes that do the same,
+// NVRTC takes one or another by where its memory happens to lie, for large kernels.
+const attempts = 12
+
+// rebuild compiles a source and reports whether each part of have (the head, and every kernel) is what the
+// compiler writes.
+func (c *compiler) rebuild(name, src, header, have string) (same bool, text string, err error) {
+	left := map[string]bool{}
+	for _, part := range parts(have) {
+		left[part] = true
+	}
+	for range attempts {
+		raw, err := c.build(name, src, header, architecture, toPTX)
+		if err != nil {
+			return false, "", err
+		}
+		text = ptx.Stamp(header, src) + strings.TrimRight(string(raw), "\x00")
+		now := parts(text)
+		if len(now) != len(parts(have)) || now[0] != parts(have)[0] {
+			return false, text, nil // other kernels, or made of other sources
+		}
+		for _, part := range now {
+			delete(left, part)
+		}
+		if len(left) == 0 {
+			return true, have, nil
+		}
+	}
+	return false, text, nil
+}
+
+// parts cuts a PTX text before each kernel.
+func parts(text string) []string {
+	const start = "\n.visible .entry"
+	return strings.Split(text, start)
+}
+
+// resources reads what the kernels of a source take from their machine code, and fails when one spills.
+func (c *compiler) resources(name, src, header string, report bool) error {
+	for _, m := range machines {
+		bin, err := c.build(name, src, header, m, toCubin)
+		if err != nil {
+			return err
+		}
+		all, err := usages(bin)
+		if err != nil {
+			return fmt.Errorf("%s for %s: %w", name, m, err)
+		}
+		for _, u := range all {
+			if report {
+				fmt.Printf("%-18s %-28s %s  %3d registers  %6d B shared  %4d B stack\n", name, u.kernel, m, u.registers, u.shared, u.stack)
+			}
+			if u.stack > 0 {
+				return fmt.Errorf("%s: %s spills to a stack of %d bytes on %s", name, u.kernel, u.stack, m)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,76 @@
+// Package ptx holds the GPU kernels: CUDA C++ sources, one an operation, and beside each the PTX that
+// NVRTC 12.4 makes of it for sm_80 and later. The PTX is embedded, so that running needs a driver alone.
+//
+// `make ptx` compiles them, `make ptx-check` fails when one is stale or a kernel spills. The sources
+// include nothing but gpu.h, which says the rules they keep.
+package ptx
+
+import (
+	"crypto/sha256"
+	"embed"
+	"fmt"
+	"io/fs"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+//go:embed *.ptx
+var files embed.FS
+
+// Modules are the names of the embedded files without their extension.
+func Modules() []string {
+	names, _ := fs.Glob(files, "*.ptx")
+	for i, n := range names {
+		names[i] = strings.TrimSuffix(n, ".ptx")
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Text is the PTX of a module.
+func Text(module string) string {
+	b, err := files.ReadFile(module + ".ptx")
+	if err != nil {
+		panic("ptx: there is no module " + module)
+	}
+	return string(b)
+}
+
+// Stamp is the first line of the PTX made of a source: it names what the PTX was made from.
+func Stamp(header, source string) string {
+	return fmt.Sprintf("// made of sha256 %x by `make ptx`; do not edit\n", sha256.Sum256([]byte(header+"\x00"+source)))
+}
+
+// An Entry is a kernel as its module declares it.
+type Entry struct {
+	Name   string
+	Params string // a letter a parameter: P 64 bits (a pointer), I 32 bits (an integer), F a float32
+}
+
+var (
+	entry = regexp.MustCompile(`(?s)\.entry\s+(\w+)\s*\((.*?)\)`)
+	param = regexp.MustCompile(`\.param\s+\.(\w+)`)
+)
+
+// Entries are the kernels of a PTX text, in its order.
+func Entries(text string) ([]Entry, error) {
+	var all []Entry
+	for _, m := range entry.FindAllStringSubmatch(text, -1) {
+		e := Entry{Name: m[1]}
+		for _, p := range param.FindAllStringSubmatch(m[2], -1) {
+			switch p[1] {
+			case "u64":
+				e.Params += "P"
+			case "u32", "s32":
+				e.Params += "I"
+			case "f32":
+				e.Params += "F"
+			default:
+				return nil, fmt.Errorf("ptx: kernel %s has a parameter of type .%s; want .u64, .u32 or .f32", e.Name, p[1])
+			}
+		}
+		all = append(all, e)
+	}
+	return all, nil
+}

@@ -1,0 +1,102 @@
+package ptx_test
+
+import (
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/r2-reasoner/r2/kernels/cuda/ptx"
+)
+
+// Each embedded text was made of the sources that stand beside it.
+func TestFresh(t *testing.T) {
+	header, err := os.ReadFile("gpu.h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range ptx.Modules() {
+		src, err := os.ReadFile(m + ".cu")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stamp := ptx.Stamp(string(header), string(src)); !strings.HasPrefix(ptx.Text(m), stamp) {
+			t.Errorf("%s.ptx was made of other sources: run `make ptx`", m)
+		}
+	}
+	all, err := os.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sources := 0
+	for _, f := range all {
+		if strings.HasSuffix(f.Name(), ".cu") {
+			sources++
+		}
+	}
+	if n := len(ptx.Modules()); n != sources {
+		t.Errorf("%d sources and %d compiled modules", sources, n)
+	}
+}
+
+// The sources keep the rules of gpu.h, as far as their text shows.
+func TestRules(t *testing.T) {
+	include := regexp.MustCompile(`(?m)^#include (.*)$`)
+	for _, m := range ptx.Modules() {
+		src, err := os.ReadFile(m + ".cu")
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := string(src)
+		if got := include.FindAllStringSubmatch(text, -1); len(got) != 1 || got[0][1] != `"gpu.h"` {
+			t.Errorf("%s.cu includes %v; want gpu.h alone", m, got)
+		}
+		for _, word := range []string{"asm", "atomicAdd", "__expf"} {
+			if strings.Contains(text, word) {
+				t.Errorf("%s.cu has %s", m, word)
+			}
+		}
+		if !strings.HasPrefix(text, "// "+m+":") {
+			t.Errorf("%s.cu does not begin with what it is", m)
+		}
+		body := ptx.Text(m)
+		for _, want := range []string{".version 8.4\n", ".target sm_80\n"} {
+			if !strings.Contains(body, want) {
+				t.Errorf("%s.ptx is not %s", m, want)
+			}
+		}
+		if strings.Contains(body, ".approx") || strings.Contains(body, ".ftz") {
+			t.Errorf("%s.ptx has approximate instructions, which differ from machine to machine", m)
+		}
+	}
+}
+
+// Every kernel ends with the fault word and the operation's tag, and there are no two of one name.
+func TestEntries(t *testing.T) {
+	seen := map[string]string{}
+	for _, m := range ptx.Modules() {
+		entries, err := ptx.Entries(ptx.Text(m))
+		if err != nil || len(entries) == 0 {
+			t.Fatalf("%s: %d kernels, %v", m, len(entries), err)
+		}
+		for _, e := range entries {
+			if !strings.HasSuffix(e.Params, "PI") {
+				t.Errorf("%s of %s does not end with fault and tag: %s", e.Name, m, e.Params)
+			}
+			if seen[e.Name] != "" {
+				t.Errorf("%s is in %s and in %s", e.Name, seen[e.Name], m)
+			}
+			seen[e.Name] = m
+		}
+	}
+}
+
+func TestEntryTypes(t *testing.T) {
+	got, err := ptx.Entries(".visible .entry f(\n\t.param .u64 f_param_0,\n\t.param .u32 f_param_1,\n\t.param .f32 f_param_2\n)\n{")
+	if err != nil || len(got) != 1 || got[0] != (ptx.Entry{Name: "f", Params: "PIF"}) {
+		t.Errorf("entries are %v, %v", got, err)
+	}
+	if _, err := ptx.Entries(".entry g(\n\t.param .b8 g_param_0\n)"); err == nil || !strings.Contains(err.Error(), "kernel g") {
+		t.Errorf("a parameter of 8 bits: %v", err)
+	}
+}
