@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -25,18 +26,41 @@ func main() {
 	cache := flag.String("cache", ".cache/nvrtc", "where make nvrtc puts it")
 	check := flag.Bool("check", false, "compare, and write nothing")
 	report := flag.Bool("report", false, "print what each kernel takes")
+	one := flag.String("one", "", "print the PTX of this source, and do no more")
 	flag.Parse()
-	if err := run(*dir, *lib, *cache, *check, *report); err != nil {
+	c, err := open(*lib, *cache)
+	switch {
+	case err != nil:
+	case *one != "":
+		err = c.print(*dir, *one)
+	default:
+		err = c.run(*dir, *check, *report)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "gen:", err)
 		os.Exit(1)
 	}
 }
 
-func run(dir, lib, cache string, check, report bool) error {
-	c, err := open(lib, cache)
+// print writes a source's PTX to stdout.
+func (c *compiler) print(dir, name string) error {
+	header, err := read(dir, "gpu.h")
 	if err != nil {
 		return err
 	}
+	src, err := read(dir, name)
+	if err != nil {
+		return err
+	}
+	raw, err := c.build(name, src, header, architecture, toPTX)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Print(ptx.Stamp(header, src) + strings.TrimRight(string(raw), "\x00"))
+	return err
+}
+
+func (c *compiler) run(dir string, check, report bool) error {
 	header, err := read(dir, "gpu.h")
 	if err != nil {
 		return err
@@ -54,7 +78,7 @@ func run(dir, lib, cache string, check, report bool) error {
 		}
 		target := strings.TrimSuffix(path, ".cu") + ".ptx"
 		have, _ := os.ReadFile(target)
-		same, text, err := c.rebuild(name, src, header, string(have))
+		same, text, err := rebuild(name, string(have))
 		switch {
 		case err != nil:
 			return err
@@ -79,22 +103,29 @@ func run(dir, lib, cache string, check, report bool) error {
 }
 
 // attempts is how often a source is compiled before its PTX is called stale: of codes that do the same,
-// NVRTC takes one or another by where its memory happens to lie, for large kernels.
-const attempts = 12
+// NVRTC takes one or another by where its memory happens to lie, for large kernels. Hence, too, a process
+// for each.
+const attempts = 24
 
 // rebuild compiles a source and reports whether each part of have (the head, and every kernel) is what the
 // compiler writes.
-func (c *compiler) rebuild(name, src, header, have string) (same bool, text string, err error) {
+func rebuild(name, have string) (same bool, text string, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return false, "", err
+	}
 	left := map[string]bool{}
 	for _, part := range parts(have) {
 		left[part] = true
 	}
 	for range attempts {
-		raw, err := c.build(name, src, header, architecture, toPTX)
+		cmd := exec.Command(self, append(os.Args[1:], "-one", name)...)
+		cmd.Stderr = os.Stderr
+		raw, err := cmd.Output()
 		if err != nil {
-			return false, "", err
+			return false, "", fmt.Errorf("%s does not compile: %w", name, err)
 		}
-		text = ptx.Stamp(header, src) + strings.TrimRight(string(raw), "\x00")
+		text = string(raw)
 		now := parts(text)
 		if len(now) != len(parts(have)) || now[0] != parts(have)[0] {
 			return false, text, nil // other kernels, or made of other sources
