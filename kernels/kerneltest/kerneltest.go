@@ -25,7 +25,7 @@ func Run(t *testing.T, open func(t *testing.T) kernels.Backend) {
 	}
 	for _, op := range operations {
 		test(op.name+"/values", func(t *testing.T, be kernels.Backend, g source) {
-			for _, rows := range []int{0, 1, 2, 3, 7, 20, 33, 70} {
+			for _, rows := range []int{0, 1, 1, 2, 3, 5, 7, 7, 14, 20, 33, 33, 70} {
 				values(t, be, g, op.make(g, rows))
 			}
 		})
