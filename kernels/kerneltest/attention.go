@@ -10,6 +10,7 @@ import (
 var attentionChecks = []check{
 	{"Attention/values", attentionValues},
 	{"Attention/one answer", attentionLaw},
+	{"Attention/group", attentionGroup},
 	{"Attention/without lse", attentionWithoutLSE},
 	{"Attention/sequence without queries", attentionEmpty},
 	{"AttentionGrad/values", attentionGradValues},
@@ -101,31 +102,33 @@ func attend(g source, h heads, seqs []sequence, pieces []piece, size int) attend
 }
 
 // paged lays the keys and values that the pieces may see into shuffled pages; all else is poison, keys
-// of later positions too. Pieces of one sequence share its pages.
+// of later positions too. Full pages that hold the same are one page, as of samples of one prompt.
 func paged(g source, h heads, seqs []sequence, pieces []piece, size int) (keys, values, table matrix) {
-	need, widest, total := make([]int, len(seqs)), 0, 0
+	need, widest, total := make([]int, len(seqs)), 0, g.IntN(4)
 	for _, c := range pieces {
 		need[c.seq] = max(need[c.seq], c.to)
 	}
 	for _, n := range need {
 		widest, total = max(widest, (n+size-1)/size), total+(n+size-1)/size
 	}
-	spare := g.IntN(4)
-	order, used := g.Perm(total+spare), 0
-	keys = filled(k.F32, len(order)*size, h.kv*h.dim, poison)
+	keys = filled(k.F32, total*size, h.kv*h.dim, poison)
 	values, table = filled(k.F32, keys.rows, keys.cols, poison), filled(k.I32, len(pieces), widest+g.IntN(3), poison)
+	free, held := g.Perm(total), map[string]int{}
 	for s, n := range need {
-		own := order[used : used+(n+size-1)/size]
-		used += len(own)
-		for j := range n {
-			row := own[j/size]*size + j%size
-			copy(keys.row(row), seqs[s].k.row(j))
-			copy(values.row(row), seqs[s].v.row(j))
-		}
-		for i, c := range pieces {
-			for j := range min(len(own), (c.to+size-1)/size) {
-				if c.seq == s {
-					table.row(i)[j] = uint32(own[j])
+		for j := range (n + size - 1) / size {
+			lo, rows := j*size, min(size, n-j*size)
+			ks, vs := seqs[s].k.slice(byRow, lo, rows), seqs[s].v.slice(byRow, lo, rows)
+			content := string(ks.bytes()) + string(vs.bytes())
+			page, shared := held[content]
+			if !shared || rows < size {
+				page, free = free[0], free[1:]
+				held[content] = page
+				copy(keys.bits[page*size*keys.cols:], ks.bits)
+				copy(values.bits[page*size*keys.cols:], vs.bits)
+			}
+			for i, c := range pieces {
+				if c.seq == s && lo < c.to {
+					table.row(i)[j] = uint32(page)
 				}
 			}
 		}
@@ -186,6 +189,36 @@ func attentionLaw(t *testing.T, be k.Backend, g source) {
 		same("in single steps", steps, g.size(1, 64))
 		for _, c := range steps[:4] {
 			same("in a step alone", []piece{c}, g.size(1, 64))
+		}
+	}
+}
+
+// attentionGroup: samples of one prompt, which share its pages, have each the bits they have alone.
+func attentionGroup(t *testing.T, be k.Backend, g source) {
+	for _, size := range []int{1 + g.IntN(9), 16, 32} {
+		h, prompt := g.heads(), 1+g.IntN(100)
+		seqs := []sequence{g.sequence(h, 30), g.sequence(h, prompt+1+g.IntN(30))}
+		for range 1 + g.IntN(6) {
+			s := g.sequence(h, prompt+1+g.IntN(30))
+			copy(s.k.bits[:prompt*s.k.cols], seqs[1].k.bits)
+			copy(s.v.bits[:prompt*s.v.cols], seqs[1].v.bits)
+			seqs = append(seqs, s)
+		}
+		var steps, tails []piece
+		var alone []attended
+		for s, q := range seqs {
+			n := q.q.rows
+			steps, tails = append(steps, piece{s, n - 1, n}), append(tails, piece{s, n - 1 - g.IntN(n), n})
+			alone = append(alone, play(t, be, g, h, seqs, wholes(seqs, []int{s}), 0)...)
+		}
+		for _, pieces := range [][]piece{steps, tails} {
+			g.Shuffle(len(pieces), func(i, j int) { pieces[i], pieces[j] = pieces[j], pieces[i] })
+			for i, got := range play(t, be, g, h, seqs, pieces, size) {
+				c := pieces[i]
+				what := "positions %d … %d of a sample in a group with pages of %d and alone: %s"
+				equalBits(t, got.out, alone[c.seq].out.slice(byRow, c.from, c.to-c.from), what, c.from, c.to-1, size, "out")
+				equalBits(t, got.lse, alone[c.seq].lse.slice(byRow, c.from, c.to-c.from), what, c.from, c.to-1, size, "lse")
+			}
 		}
 	}
 }

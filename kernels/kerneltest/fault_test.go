@@ -19,6 +19,7 @@ var faults = []struct {
 	device      func(k.Backend) k.Backend
 }{
 	{"New leaves what was there", "New/zeros", func(b k.Backend) k.Backend { return newDirty{b} }},
+	{"Attach does not wait", "Attach/waits", func(b k.Backend) k.Backend { return everybodys{b} }},
 	{"Fill leaves its view", "Fill/values", func(b k.Backend) k.Backend { return fillWide{b} }},
 	{"failures are lost", "failures", func(b k.Backend) k.Backend { return lost{b} }},
 	{"failures do not say where", "failures", func(b k.Backend) k.Backend { return vague{b} }},
@@ -30,6 +31,7 @@ var faults = []struct {
 	{"Inverse is forgotten", "RoPE/values", func(b k.Backend) k.Backend { return forward{b} }},
 	{"the scale is wrong by 10⁻⁴", "Attention/values", func(b k.Backend) k.Backend { return scaled{b} }},
 	{"a sequence depends on others", "Attention/one_answer", func(b k.Backend) k.Backend { return attentionByCompany{b} }},
+	{"shared pages change an answer", "Attention/group", func(b k.Backend) k.Backend { return attentionByPages{b} }},
 	{"Scatter does not skip", "Scatter/values", func(b k.Backend) k.Backend { return allRows{b} }},
 	{"the temperature is forgotten", "LogProb/values", func(b k.Backend) k.Backend { return lukewarm{b} }},
 	{"0 samples", "Sample/greedy", func(b k.Backend) k.Backend { return lukewarm{b} }},
@@ -98,6 +100,11 @@ func (d newDirty) New(typ k.DType, rows, cols int) k.Tensor {
 	d.Fill(t, 1)
 	return t
 }
+
+type everybodys struct{ k.Backend }
+
+func (everybodys) Attach() error { return nil }
+func (everybodys) Detach()       {}
 
 type fillWide struct{ k.Backend }
 
@@ -178,6 +185,22 @@ type attentionByCompany struct{ k.Backend }
 func (d attentionByCompany) Attention(out, lse, q, key, v k.Tensor, a k.Attn) {
 	if d.Backend.Attention(out, lse, q, key, v, a); a.Lengths.Rows > 1 {
 		edit(d, out.Slice(0, 1), ulp)
+	}
+}
+
+type attentionByPages struct{ k.Backend }
+
+func (d attentionByPages) Attention(out, lse, q, key, v k.Tensor, a k.Attn) {
+	d.Backend.Attention(out, lse, q, key, v, a)
+	if a.Pages.Zero() || a.Pages.Rows < 2 {
+		return
+	}
+	raw := make([]byte, 4*a.Pages.Rows*a.Pages.Cols)
+	if err := d.Read(raw, a.Pages); err != nil {
+		panic(err)
+	}
+	if row := 4 * a.Pages.Cols; string(raw[row:row+4]) == string(raw[:4]) {
+		edit(d, out, ulp)
 	}
 }
 

@@ -40,11 +40,11 @@ func Run(t *testing.T, open func(t *testing.T) kernels.Backend) {
 
 // Same checks that two devices give equal bits: two numbers of threads, or assembly and its twin.
 func Same(t *testing.T, one, other func(t *testing.T) kernels.Backend) {
-	for _, op := range operations {
-		t.Run(op.name, func(t *testing.T) {
-			a, b, g := attach(t, one), attach(t, other), seeded(t, op.name)
+	test := func(name string, f func(t *testing.T, g source, rows int) *problem) {
+		t.Run(name, func(t *testing.T) {
+			a, b, g := attach(t, one), attach(t, other), seeded(t, name)
 			for _, rows := range []int{1, 7, 130} {
-				p := op.make(g, rows)
+				p := f(t, g, rows)
 				x, y := p.run(t, a, g), p.run(t, b, g)
 				for i, o := range p.operands {
 					if o.role != input {
@@ -54,6 +54,19 @@ func Same(t *testing.T, one, other func(t *testing.T) kernels.Backend) {
 			}
 		})
 	}
+	for _, op := range operations {
+		test(op.name, func(_ *testing.T, g source, rows int) *problem { return op.make(g, rows) })
+	}
+	test("Attention", func(_ *testing.T, g source, rows int) *problem {
+		h := g.heads()
+		seqs := g.sequences(h, 4, rows)
+		return attend(g, h, seqs, wholes(seqs, g.Perm(4)), 16).problem
+	})
+	test("AttentionGrad", func(t *testing.T, g source, rows int) *problem {
+		h := g.heads()
+		seqs := g.sequences(h, 4, rows)
+		return grade(t, g, h, seqs, g.Perm(4), 1).problem
+	})
 }
 
 // A check is a part of the suite that is not one call of one operation.

@@ -4,8 +4,10 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	k "github.com/r2-reasoner/r2/kernels"
 )
@@ -23,6 +25,7 @@ var memoryChecks = []check{
 		}
 	}},
 	{"shapes that do not fit", misfits},
+	{"Attach/waits", attachWaits},
 }
 
 func newZeros(t *testing.T, be k.Backend, g source) {
@@ -185,4 +188,29 @@ func panics(f func()) (said string) {
 	}()
 	f()
 	return ""
+}
+
+// attachWaits: while one goroutine has the device, another waits for it.
+func attachWaits(t *testing.T, be k.Backend, _ source) {
+	got := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		err := be.Attach()
+		if err == nil {
+			be.Detach()
+		}
+		got <- err
+	}()
+	select {
+	case err := <-got:
+		t.Errorf("a second goroutine attached while the first had the device (%v)", err)
+	case <-time.After(20 * time.Millisecond):
+		be.Detach()
+		if err := <-got; err != nil {
+			t.Errorf("the second goroutine: %v", err)
+		}
+		if err := be.Attach(); err != nil {
+			t.Fatalf("attach again: %v", err)
+		}
+	}
 }
