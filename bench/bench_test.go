@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"math"
+	"os"
 	"testing"
 
 	"github.com/r2-reasoner/r2/bench"
@@ -11,6 +12,7 @@ import (
 	"github.com/r2-reasoner/r2/kernels/cpu"
 	"github.com/r2-reasoner/r2/model"
 	"github.com/r2-reasoner/r2/model/modeltest"
+	"github.com/r2-reasoner/r2/weights"
 )
 
 // tiny is the random model of the tests on two threads, with a roof that is given, not measured.
@@ -164,41 +166,64 @@ func TestShapes(t *testing.T) {
 }
 
 func BenchmarkPrefill(b *testing.B) {
-	run(b, func(s *bench.Subject) (bench.Row, error) {
-		return s.Prefill(context.Background(), bench.Load{Prompt: 256})
+	run(b, "prefill", bench.Load{Prompt: 256}, func(s *bench.Subject, l bench.Load) ([]bench.Row, error) {
+		r, err := s.Prefill(context.Background(), l)
+		return []bench.Row{r}, err
 	})
 }
 
 func BenchmarkDecode(b *testing.B) {
-	run(b, func(s *bench.Subject) (bench.Row, error) {
-		return s.Decode(context.Background(), bench.Load{Prompt: 16, Tokens: 64})
+	run(b, "decode", bench.Load{Prompt: 16, Tokens: 64}, func(s *bench.Subject, l bench.Load) ([]bench.Row, error) {
+		r, err := s.Decode(context.Background(), l)
+		return []bench.Row{r}, err
 	})
 }
 
 func BenchmarkGroup(b *testing.B) {
-	run(b, func(s *bench.Subject) (bench.Row, error) {
-		return s.Group(context.Background(), bench.Load{Prompt: 64, Tokens: 32, Samples: 16})
+	run(b, "group", bench.Load{Prompt: 64, Tokens: 32, Samples: 16}, func(s *bench.Subject, l bench.Load) ([]bench.Row, error) {
+		r, err := s.Group(context.Background(), l)
+		return []bench.Row{r}, err
 	})
 }
 
-func BenchmarkTrain(b *testing.B) {
-	run(b, func(s *bench.Subject) (bench.Row, error) {
-		rows, err := s.GRPO(context.Background(), bench.Load{Prompt: 32, Tokens: 16, Samples: 4, Prompts: 2})
-		if err != nil {
-			return bench.Row{}, err
-		}
-		return rows[len(rows)-1], nil
+func BenchmarkGRPO(b *testing.B) {
+	run(b, "grpo", bench.Load{Prompt: 32, Tokens: 16, Samples: 4, Prompts: 2}, func(s *bench.Subject, l bench.Load) ([]bench.Row, error) {
+		return s.GRPO(context.Background(), l)
 	})
 }
 
-// run has a measurement repeat itself b.N times and reports its median.
-func run(b *testing.B, f func(s *bench.Subject) (bench.Row, error)) {
+// run has a measurement repeat itself b.N times and reports the median of its last row. The model is
+// tiny, or $R2_BENCH_MODEL in $R2_BENCH_DTYPE (f32 or bf16) under the default load, to be profiled.
+func run(b *testing.B, name string, l bench.Load, f func(*bench.Subject, bench.Load) ([]bench.Row, error)) {
 	s := tiny(b, b.N)
+	if path := os.Getenv("R2_BENCH_MODEL"); path != "" {
+		s, l = opened(b, path), bench.Default(name)
+		s.Repeat = b.N
+	}
 	b.ResetTimer()
-	row, err := f(s)
+	rows, err := f(s, l)
 	if err != nil {
 		b.Fatal(err)
 	}
+	row := rows[len(rows)-1]
 	b.ReportMetric(row.Seconds*1e9, "ns/op") // without what it takes to set up
 	b.ReportMetric(row.Reached, row.Unit)
+}
+
+// opened opens a model.
+func opened(b *testing.B, path string) *bench.Subject {
+	m, err := weights.Open(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { m.Close() })
+	o, dt := model.Options{Convert: true, DType: weights.F32}, kernels.F32
+	if os.Getenv("R2_BENCH_DTYPE") == "bf16" {
+		o.DType, dt = weights.BF16, kernels.BF16
+	}
+	dec, err := model.Load(cpu.New(2), m.Config, m, o)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return &bench.Subject{Name: path, Decoder: dec, DType: dt, Threads: 2, Roof: bench.Roof{Flops: 1e11, Bytes: 1e10}}
 }
