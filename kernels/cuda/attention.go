@@ -1,0 +1,89 @@
+package cuda
+
+import k "github.com/r2-reasoner/r2/kernels"
+
+const (
+	mostHeadDim = 256
+	keySegment  = 256      // keys whose sums are joined in order: SEGMENT of attention.cu
+	splitRows   = 8        // query rows, heads counted, of a block of attention_split
+	mostSplit   = 64 << 20 // bytes of what segments leave to be joined
+)
+
+// A headKernel is the kernels for heads of at most so many columns, and the query rows of a block of the
+// first; a block of the second has splitRows.
+type headKernel struct {
+	most        int
+	rows, split string
+	height      int
+}
+
+var headKernels = [...]headKernel{
+	{32, "attention_rows32", "attention_split32", 32},
+	{64, "attention_rows64", "attention_split64", 32},
+	{128, "attention_rows128", "attention_split128", 32},
+	{mostHeadDim, "attention_rows256", "attention_split256", 16},
+}
+
+func headKernelOf(dim int) headKernel {
+	i := 0
+	for headKernels[i].most < dim {
+		i++
+	}
+	return headKernels[i]
+}
+
+// attentionSpace is the shared memory of a block with so many query rows: theirs, and two stages of 32
+// keys and values.
+func attentionSpace(rows, dim int) int { return 4 * (rows + 128) * (ceil(dim, 4)*4 + 4) }
+
+func (d *Device) Attention(out, lse, q, key, v k.Tensor, a k.Attn) {
+	need(attends(q, key, v, a) && like(out, q) && (lse.Zero() || like(lse) && lse.Rows == q.Rows && lse.Cols == a.Heads),
+		"Attention", out, lse, q, key, v, a.Starts, a.Lengths, a.Pages)
+	sequences, group := a.Lengths.Rows, a.Heads/a.KVHeads
+	kernel := headKernelOf(a.HeadDim)
+	segments := 1
+	if !a.Pages.Zero() {
+		segments = ceil(a.Pages.Cols*a.PageSize, keySegment)
+	}
+	switch {
+	case d.naive || attentionSpace(kernel.height, a.HeadDim) > d.mostShared:
+		d.op(opAttention, "attention_v1").out(out).out(lse).in(q).in(key).in(v).attn(a, q.Rows, key.Rows).
+			run(plane(a.MaxQueries*a.Heads, sequences), 32)
+	case a.MaxQueries <= 4 && segments > 1 && 4*q.Rows*a.Heads*segments*(a.HeadDim+2) <= mostSplit:
+		parts := d.space(4 * q.Rows * a.Heads * segments * (a.HeadDim + 2))
+		d.op(opAttention, kernel.split).address(parts).ints(segments).in(q).in(key).in(v).attn(a, q.Rows, key.Rows).
+			shared(attentionSpace(splitRows, a.HeadDim)).
+			run(cube(ceil(a.MaxQueries*group, splitRows)*segments, a.KVHeads, sequences), 128)
+		d.op(opAttention, "attention_join").out(out).out(lse).address(parts).ints(segments).attn(a, q.Rows, key.Rows).
+			run(plane(a.MaxQueries*a.Heads, sequences), 32)
+	default:
+		d.op(opAttention, kernel.rows).out(out).out(lse).in(q).in(key).in(v).attn(a, q.Rows, key.Rows).
+			shared(attentionSpace(kernel.height, a.HeadDim)).
+			run(cube(ceil(a.MaxQueries*group, kernel.height), a.KVHeads, sequences), 128)
+	}
+}
+
+// attn puts the Shape of attention.cu.
+func (c *call) attn(a k.Attn, rows, keys int) *call {
+	return c.in(a.Starts).in(a.Lengths).in(a.Pages).ints(max(a.PageSize, 1), a.Pages.Cols, rows, keys,
+		a.Heads, a.KVHeads, a.HeadDim, a.MaxQueries).float(a.Scale)
+}
+
+func (d *Device) AttentionGrad(dq, dk, dv, dout, out, lse, q, key, v k.Tensor, a k.Attn) {
+	need(a.Pages.Zero() && attends(q, key, v, a) && like(q, dq, dout, out) && like(key, dk, dv) &&
+		like(lse) && lse.Rows == q.Rows && lse.Cols == a.Heads,
+		"AttentionGrad", dq, dk, dv, dout, out, lse, q, key, v, a.Starts, a.Lengths, a.Pages)
+	sequences := a.Lengths.Rows
+	delta := d.space(4 * q.Rows * a.Heads)
+	d.op(opAttentionGrad, "attention_delta").address(delta).in(dout).in(out).ints(a.Heads, a.HeadDim).
+		run(line(q.Rows*a.Heads), 32)
+	d.op(opAttentionGrad, "attention_grad_q_v1").out(dq).address(delta).in(dout).in(lse).in(q).in(key).in(v).whole(a, q.Rows).
+		run(plane(a.MaxQueries*a.Heads, sequences), 32)
+	d.op(opAttentionGrad, "attention_grad_kv_v1").out(dk).out(dv).address(delta).in(dout).in(lse).in(q).in(key).in(v).whole(a, q.Rows).
+		run(plane(a.MaxQueries*a.KVHeads, sequences), 32)
+}
+
+// whole puts the SHAPE of attentiongrad.cu.
+func (c *call) whole(a k.Attn, rows int) *call {
+	return c.in(a.Starts).in(a.Lengths).ints(rows, a.Heads, a.KVHeads, a.HeadDim, a.MaxQueries).float(a.Scale)
+}

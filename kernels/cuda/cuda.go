@@ -1,0 +1,156 @@
+// Package cuda is the Backend of an NVIDIA GPU (sm_80 and later), or of the simulator that runs the same
+// kernels: each operation is a launch or two on one stream, shapes to grid to arguments.
+//
+// Tensors are f32 in memory. A product with a bf16 weight runs on the matrix units: its activations are
+// split into bf16 pieces, three of which add up to the f32 value (see ptx/linear.cu); f32 weights, f16
+// weights (kept as f32) and trained matrices are multiplied in f32. What a kernel finds wrong it leaves in
+// a word of device memory; the operations after it do nothing, and Read or Sync reports it.
+package cuda
+
+import (
+	"encoding/binary"
+	"fmt"
+	"runtime"
+	"sync"
+
+	k "github.com/r2-reasoner/r2/kernels"
+	"github.com/r2-reasoner/r2/kernels/cuda/ptx"
+)
+
+// A Device is one GPU.
+type Device struct {
+	busy    sync.Mutex // held between Attach and Detach
+	gpu     machine
+	name    string
+	kernels map[string]*kernel
+	call    call
+	err     error  // the first failure since the last Read or Sync
+	count   uint16 // of launches: it tells operations apart in the fault word
+
+	fault   uint64 // the address of the fault word
+	scratch memory
+	staging []byte // pinned; Sync's word first
+	staged  int    // bytes of it that are under way
+
+	mostShared int  // bytes of shared memory that a block can have
+	pieces     int  // bf16 numbers an activation is split into
+	naive      bool // every operation by its first version
+	recording  bool // of a graph
+	recorded   bool // there has been a graph
+	dry        bool // nothing is launched: scratch grows to what will be asked for
+}
+
+var (
+	_ k.Backend  = (*Device)(nil)
+	_ k.Capturer = (*Device)(nil)
+)
+
+const (
+	noFault      = 1<<64 - 1
+	faultBytes   = 8
+	stagingBytes = 8 << 20
+)
+
+// A kernel is a loaded one.
+type kernel struct {
+	name   string
+	params string // as ptx.Entry's
+	at     function
+	shared int // dynamic shared memory that it has been allowed
+}
+
+// open prepares a device: its kernels, its fault word, its staging memory.
+func open(gpu machine) (*Device, error) {
+	d := &Device{gpu: gpu, name: gpu.Name(), kernels: map[string]*kernel{}, pieces: 3}
+	if err := gpu.Bind(); err != nil {
+		return nil, err
+	}
+	for _, m := range ptx.Modules() {
+		text := ptx.Text(m)
+		entries, err := ptx.Entries(text)
+		if err != nil {
+			return nil, err
+		}
+		names := make([]string, len(entries))
+		for i, e := range entries {
+			names[i] = e.Name
+		}
+		at, err := gpu.Load(text, names)
+		if err != nil {
+			return nil, fmt.Errorf("cuda: load %s: %w", m, err)
+		}
+		for i, e := range entries {
+			d.kernels[e.Name] = &kernel{name: e.Name, params: e.Params, at: at[i]}
+		}
+	}
+	d.mostShared = gpu.MostShared()
+	var err error
+	if d.fault, err = gpu.Alloc(faultBytes); err != nil {
+		return nil, fmt.Errorf("cuda: no memory at all: %w", err)
+	}
+	if d.staging, err = gpu.Pinned(stagingBytes); err != nil {
+		return nil, fmt.Errorf("cuda: no pinned memory: %w", err)
+	}
+	d.clearFault()
+	return d, d.Sync()
+}
+
+// Name says which device this is.
+func (d *Device) Name() string { return d.name }
+
+// Attach waits until no other goroutine has the device, and binds its context to the calling one's thread.
+func (d *Device) Attach() error {
+	d.busy.Lock()
+	runtime.LockOSThread()
+	if err := d.gpu.Bind(); err != nil {
+		runtime.UnlockOSThread()
+		d.busy.Unlock()
+		return err
+	}
+	return nil
+}
+
+// Detach lets the next one have it.
+func (d *Device) Detach() {
+	runtime.UnlockOSThread()
+	d.busy.Unlock()
+}
+
+// Close gives back the device. It must not be used after it.
+func (d *Device) Close() { d.gpu.Close() }
+
+// fail keeps err unless there is one already: the operations after it do nothing.
+func (d *Device) fail(err error) {
+	if d.err == nil {
+		d.err = err
+	}
+}
+
+func (d *Device) check(what string, err error) {
+	if err != nil {
+		d.fail(fmt.Errorf("cuda: %s: %w", what, err))
+	}
+}
+
+func (d *Device) clearFault() {
+	var raw [faultBytes]byte
+	binary.LittleEndian.PutUint64(raw[:], noFault)
+	d.upload("clear the fault word", d.fault, raw[:])
+}
+
+// tag is the next launch's number and its operation, in 24 bits: see gpu.h.
+func (d *Device) tag(op opcode) int {
+	d.count++
+	return int(d.count)<<8 | int(op)
+}
+
+// launch starts a kernel, after allowing it the shared memory it asks for.
+func (d *Device) launch(kn *kernel, g grid, threads, shared int, args []uint64) error {
+	if shared > max(kn.shared, 48<<10) {
+		if err := d.gpu.Allow(kn.at, shared); err != nil {
+			return err
+		}
+		kn.shared = shared
+	}
+	return d.gpu.Launch(kn.at, g, threads, shared, args)
+}

@@ -1,0 +1,260 @@
+package cuda
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+
+	"github.com/x448/float16"
+
+	k "github.com/r2-reasoner/r2/kernels"
+)
+
+// A memory is a tensor's or a weight's block of device memory.
+type memory struct {
+	at    uint64 // 0: freed, or never had
+	bytes int
+}
+
+// Size is the bytes of the block.
+func (m *memory) Size() int { return m.bytes }
+
+// memoryOf is t's block.
+func (d *Device) memoryOf(op string, t k.Tensor) *memory {
+	m, ok := t.Buf.(*memory)
+	if !ok {
+		panic(fmt.Sprintf("cuda: %s: a tensor of another device (%T)", op, t.Buf))
+	}
+	if m.at == 0 {
+		panic(fmt.Sprintf("cuda: %s: a tensor of %s that has no memory (freed, or its New failed)", op, shape(t)))
+	}
+	return m
+}
+
+// at is the address of t's first element.
+func (d *Device) at(op string, t k.Tensor) uint64 {
+	m := d.memoryOf(op, t)
+	if t.Rows > 0 && t.Cols > 0 {
+		if end := t.Off + (t.Rows-1)*t.Stride + t.Cols; t.Off < 0 || 4*end > m.bytes || t.Rows > 1 && t.Stride < t.Cols {
+			panic(fmt.Sprintf("cuda: %s: a view of %s, stride %d, from %d on, of a buffer of %d bytes", op, shape(t), t.Stride, t.Off, m.bytes))
+		}
+	}
+	return m.at + 4*uint64(t.Off)
+}
+
+// allocate returns a block of zeros. Where there is no memory it has none, and that is a failure.
+func (d *Device) allocate(what string, bytes int) *memory {
+	m := &memory{bytes: bytes}
+	if d.err != nil {
+		return m
+	}
+	at, err := d.gpu.Alloc(max(bytes, 16))
+	if err != nil {
+		free, total, _ := d.gpu.MemInfo()
+		d.fail(fmt.Errorf("cuda: no memory for %s (%d bytes; %d of the device's %d are free): %w", what, bytes, free, total, err))
+		return m
+	}
+	m.at = at
+	d.check("clear "+what, d.gpu.Clear(at, max(bytes, 16)))
+	return m
+}
+
+func (d *Device) release(m *memory) {
+	if m.at != 0 {
+		d.check("free memory", d.gpu.Sync())
+		d.check("free memory", d.gpu.Free(m.at))
+		m.at = 0
+	}
+}
+
+// New returns a tensor of zeros of type F32 or I32.
+func (d *Device) New(t k.DType, rows, cols int) k.Tensor {
+	if t != k.F32 && t != k.I32 {
+		panic(fmt.Sprintf("cuda: New: tensors are f32 or i32 here, not %s", t))
+	}
+	if rows < 0 || cols < 0 {
+		panic(fmt.Sprintf("cuda: New: %d x %d", rows, cols))
+	}
+	if d.recording {
+		d.fail(fmt.Errorf("cuda: New: memory cannot be made while a graph is recorded"))
+	}
+	m := d.allocate(fmt.Sprintf("a tensor of %d x %d", rows, cols), 4*rows*cols)
+	return k.Tensor{Buf: m, Rows: rows, Cols: cols, Stride: cols, Type: t}
+}
+
+func (d *Device) Free(t k.Tensor) {
+	if !t.Zero() {
+		d.release(d.memoryOf("Free", t))
+	}
+}
+
+func (d *Device) Unload(w k.Weight) {
+	if !w.Zero() {
+		d.release(d.memoryOf("Unload", ofWeight(w)))
+	}
+}
+
+// Load keeps f32 row by row, bf16 in tiles (see linear.cu), and f16 as f32, which it is a part of.
+func (d *Device) Load(t k.DType, rows, cols int, src ...[]byte) k.Weight {
+	if t == k.I32 {
+		panic("cuda: Load: a weight is f32, bf16 or f16, not i32")
+	}
+	size, total := cols*t.Size(), 0
+	for _, part := range src {
+		if size > 0 && len(part)%size != 0 {
+			panic(fmt.Sprintf("cuda: Load: a part of %d bytes is not whole rows of %d %v", len(part), cols, t))
+		}
+		total += len(part)
+	}
+	if total != rows*size {
+		panic(fmt.Sprintf("cuda: Load: the parts hold %d bytes, not the %d of %d rows of %d", total, rows*size, rows, cols))
+	}
+	bytes := 4 * rows * cols
+	if t == k.BF16 {
+		bytes = ceil(rows, 32) * 4 * ceil(cols, tileCols) * tileBytes
+	}
+	w := k.Weight{Buf: d.allocate(fmt.Sprintf("a weight of %d x %d %v", rows, cols, t), bytes), Rows: rows, Cols: cols, Type: t}
+	at := 0
+	for _, part := range src {
+		for most := max(1, loadPiece/max(size, 1)); len(part) > 0; {
+			n := min(most, len(part)/size)
+			d.loadRows(w, at, n, part[:n*size])
+			at, part = at+n, part[n*size:]
+		}
+	}
+	return w
+}
+
+// loadPiece is the most bytes of a weight that are brought to the device at a time.
+const loadPiece = 32 << 20
+
+// loadRows brings n rows to their places.
+func (d *Device) loadRows(w k.Weight, first, n int, src []byte) {
+	if d.err != nil {
+		return
+	}
+	m := w.Buf.(*memory)
+	switch w.Type {
+	case k.BF16:
+		raw := d.space(len(src))
+		d.upload("Load", raw, src)
+		d.op(opLoad, "pack_weight").address(m.at).address(raw).ints(first, n, w.Cols).
+			run(plane(ceil(w.Cols, 256), min(n, mostBlocks)), 256)
+		return
+	case k.F16:
+		wide := make([]byte, 0, 2*len(src))
+		for ; len(src) > 0; src = src[2:] {
+			v := float16.Frombits(binary.LittleEndian.Uint16(src)).Float32()
+			wide = binary.LittleEndian.AppendUint32(wide, math.Float32bits(v))
+		}
+		src = wide
+	}
+	d.upload("Load", m.at+4*uint64(first*w.Cols), src)
+}
+
+// rowsOf is a weight that lies row by row, as a tensor.
+func (d *Device) rowsOf(w k.Weight) k.Tensor {
+	return k.Tensor{Buf: w.Buf, Rows: w.Rows, Cols: w.Cols, Stride: w.Cols, Type: k.F32}
+}
+
+// space returns scratch memory, which holds until the next operation asks for some. It grows to what is
+// asked for and is kept.
+func (d *Device) space(bytes int) uint64 {
+	if d.err != nil || bytes <= d.scratch.bytes {
+		return d.scratch.at
+	}
+	if d.recording && !d.dry {
+		d.fail(fmt.Errorf("cuda: scratch memory of %d bytes is asked for while a graph is recorded", bytes))
+		return 0
+	}
+	if !d.recorded { // a graph keeps the addresses it was recorded with
+		d.release(&d.scratch)
+	}
+	d.scratch = *d.allocate("scratch", max(2*bytes, 1<<16))
+	return d.scratch.at
+}
+
+// upload takes src to the device through pinned memory, a piece at a time.
+func (d *Device) upload(what string, to uint64, src []byte) {
+	if d.recording && len(src) > 0 {
+		d.fail(fmt.Errorf("cuda: %s: bytes from the host cannot be recorded in a graph", what))
+	}
+	for len(src) > 0 && d.err == nil {
+		if d.staged == len(d.staging) { // all of it is under way
+			d.check(what, d.gpu.Sync())
+			d.staged = 0
+		}
+		n := copy(d.staging[d.staged:], src)
+		d.check(what, d.gpu.Upload(to, d.staging[d.staged:d.staged+n]))
+		d.staged, to, src = d.staged+n, to+uint64(n), src[n:]
+	}
+}
+
+func (d *Device) Write(dst k.Tensor, src []byte) {
+	need(len(src) == 4*dst.Rows*dst.Cols, fmt.Sprintf("Write of %d bytes", len(src)), dst)
+	switch {
+	case d.err != nil || len(src) == 0:
+	case dst.Stride == dst.Cols || dst.Rows == 1:
+		d.upload("Write", d.at("Write", dst), src)
+	default:
+		raw := d.space(len(src))
+		d.upload("Write", raw, src)
+		d.op(opCopy, "copy").out(dst).address(raw).ints(dst.Cols, dst.Rows, dst.Cols).run(rowsAndColumns(dst.Rows, dst.Cols), 256)
+	}
+}
+
+func (d *Device) Read(dst []byte, src k.Tensor) error {
+	need(len(dst) == 4*src.Rows*src.Cols, fmt.Sprintf("Read of %d bytes", len(dst)), src)
+	if d.err != nil || len(dst) == 0 {
+		return d.Sync()
+	}
+	from := d.at("Read", src)
+	if src.Stride != src.Cols && src.Rows > 1 {
+		from = d.space(len(dst))
+		d.op(opCopy, "copy").address(from).ints(src.Cols).in(src).ints(src.Rows, src.Cols).run(rowsAndColumns(src.Rows, src.Cols), 256)
+	}
+	d.staged = 0
+	for d.err == nil {
+		n := min(len(dst), len(d.staging)-faultBytes)
+		d.check("Read", d.gpu.Download(d.staging[faultBytes:][:n], from))
+		if err := d.Sync(); err != nil {
+			return err
+		}
+		copy(dst, d.staging[faultBytes:][:n])
+		if dst, from = dst[n:], from+uint64(n); len(dst) == 0 {
+			return nil
+		}
+	}
+	return d.Sync()
+}
+
+// Sync waits, and reports and clears the first failure since the last Read or Sync.
+func (d *Device) Sync() error {
+	d.staged = 0
+	if d.err == nil {
+		d.check("Sync", d.gpu.Download(d.staging[:faultBytes], d.fault))
+	}
+	d.check("Sync", d.gpu.Sync())
+	err := d.err
+	d.err = nil
+	word := binary.LittleEndian.Uint64(d.staging)
+	if err == nil && word != noFault {
+		err = explain(word)
+	}
+	if err != nil {
+		d.clearFault()
+	}
+	return err
+}
+
+func (d *Device) Copy(dst, src k.Tensor) {
+	need(dst.Rows == src.Rows && dst.Cols == src.Cols && dst.Type == src.Type, "Copy", dst, src)
+	rows, cols := flat(&dst, &src)
+	d.op(opCopy, "copy").out(dst).in(src).ints(rows, cols).run(rowsAndColumns(rows, cols), 256)
+}
+
+func (d *Device) Fill(dst k.Tensor, v float32) {
+	need(dst.Type == k.F32, "Fill", dst)
+	rows, cols := flat(&dst)
+	d.op(opFill, "fill").out(dst).ints(rows, cols).float(v).run(rowsAndColumns(rows, cols), 256)
+}

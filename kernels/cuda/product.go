@@ -1,0 +1,116 @@
+package cuda
+
+import k "github.com/r2-reasoner/r2/kernels"
+
+// Tiles of bf16 weights and of tokens: see linear.cu.
+const (
+	tileBytes  = 512 // 8 rows × 32 columns
+	tileCols   = 32
+	tileRows   = 8
+	manyStages = 3
+	mostPacked = 2048 // tokens that are packed at a time; a multiple of 128
+)
+
+// stageBytes is the shared memory of a 128 × 128 tile.
+func stageBytes(pieces int) int { return manyStages * 16 * (1 + pieces) * tileBytes }
+
+func (d *Device) Linear(out, x k.Tensor, w k.Weight, bias k.Tensor) {
+	need(out.Type == k.F32 && x.Type == k.F32 && out.Rows == x.Rows && out.Cols == w.Rows && x.Cols == w.Cols &&
+		rowOrNone(bias, w.Rows), "Linear", out, x, ofWeight(w), bias)
+	if w.Type != k.BF16 {
+		d.product(opLinear, out, x, d.rowsOf(w), k.Gemm{TransB: true, Alpha: 1, Bias: bias})
+		return
+	}
+	for i := 0; i < x.Rows; i += mostPacked {
+		n := min(mostPacked, x.Rows-i)
+		d.linear(out.Slice(i, n), x.Slice(i, n), w, bias)
+	}
+}
+
+func (d *Device) linear(out, x k.Tensor, w k.Weight, bias k.Tensor) {
+	packed := d.pack(opLinear, x, 0)
+	kernel, g, threads, shared := "linear_v1", plane(ceil(w.Rows, 16), ceil(x.Rows, tileRows)), 32, 0
+	switch {
+	case d.naive:
+	case x.Rows <= 8:
+		kernel, g.y, threads = "linear_few8", 1, 256
+	case x.Rows <= 16:
+		kernel, g.y, threads = "linear_few16", 1, 256
+	case x.Rows <= 32:
+		kernel, g.y, threads = "linear_few32", 1, 256
+	default:
+		kernel, g, threads, shared = "linear_many", plane(ceil(w.Rows, 128), ceil(x.Rows, 128)), 256, stageBytes(d.pieces)
+	}
+	d.op(opLinear, kernel).out(out).weight(w).address(packed).row(bias).ints(x.Rows, w.Rows, ceil(w.Cols, tileCols), d.pieces).
+		shared(shared).run(g, threads)
+}
+
+// pack brings x into tiles of bf16, in scratch memory.
+func (d *Device) pack(op opcode, x k.Tensor, order int) uint64 {
+	wide, high := ceil(x.Cols, tileCols), ceil(x.Rows, tileRows)
+	packed := d.space(high * wide * d.pieces * tileBytes)
+	d.op(op, "pack_tokens").address(packed).in(x).ints(x.Rows, x.Cols, d.pieces, order).
+		run(plane(ceil(4*wide, 256), high*tileRows), 256)
+	return packed
+}
+
+func (d *Device) LinearGrad(dx, dout k.Tensor, w k.Weight) {
+	need(like(dx) && like(dout) && dx.Rows == dout.Rows && dout.Cols == w.Rows && dx.Cols == w.Cols,
+		"LinearGrad", dx, dout, ofWeight(w))
+	if w.Type != k.BF16 {
+		d.product(opLinearGrad, dx, dout, d.rowsOf(w), k.Gemm{Accumulate: true, Alpha: 1})
+		return
+	}
+	for i := 0; i < dx.Rows; i += mostPacked {
+		n := min(mostPacked, dx.Rows-i)
+		dx, dout := dx.Slice(i, n), dout.Slice(i, n)
+		packed := d.pack(opLinearGrad, dout, 1)
+		kernel, g, threads, shared := "linear_grad", plane(ceil(w.Cols, 128), ceil(n, 128)), 256, stageBytes(d.pieces)
+		if d.naive {
+			kernel, g, threads, shared = "linear_grad_v1", plane(ceil(w.Cols, tileCols), ceil(n, tileRows)), 32, 0
+		}
+		d.op(opLinearGrad, kernel).out(dx).weight(w).address(packed).ints(n, w.Cols, w.Rows, d.pieces).
+			shared(shared).run(g, threads)
+	}
+}
+
+func (d *Device) MatMul(c, a, b k.Tensor, g k.Gemm) {
+	m, n := a.Rows, a.Cols
+	if g.TransA {
+		m, n = n, m
+	}
+	p, q := b.Rows, b.Cols
+	if g.TransB {
+		p, q = q, p
+	}
+	need(like(c) && like(a) && like(b) && c.Rows == m && c.Cols == q && n == p && rowOrNone(g.Bias, q),
+		"MatMul", c, a, b, g.Bias)
+	if g.Accumulate && (g.Alpha != 1 || !g.Bias.Zero()) {
+		panic("cuda: MatMul: Accumulate needs an Alpha of 1 and no Bias")
+	}
+	d.product(opMatMul, c, a, b, g)
+}
+
+// product multiplies f32 operands, each element a chain in the order of the common length.
+func (d *Device) product(op opcode, c, a, b k.Tensor, g k.Gemm) {
+	am, ak, bk, bn, length := a.Stride, 1, b.Stride, 1, a.Cols
+	if g.TransA {
+		am, ak, length = 1, a.Stride, a.Rows
+	}
+	if g.TransB {
+		bk, bn = 1, b.Stride
+	}
+	kernel, tile := "matmul", 64
+	switch {
+	case d.naive:
+		kernel, tile = "matmul_v1", 16
+	case c.Rows <= 32 || c.Cols <= 32:
+		kernel, tile = "matmul_thin", 16
+	}
+	accumulate := 0
+	if g.Accumulate {
+		accumulate = 1
+	}
+	d.op(op, kernel).out(c).start(a).ints(am, ak).start(b).ints(bk, bn, c.Rows, c.Cols, length).float(g.Alpha).row(g.Bias).
+		ints(accumulate).run(plane(ceil(c.Cols, tile), ceil(c.Rows, tile)), 256)
+}
