@@ -17,7 +17,9 @@ type empty struct {
 	syncs      int
 }
 
-func newEmpty(room uint64) *empty { return &empty{room: room, next: 1 << 20, memory: map[uint64][]byte{}} }
+func newEmpty(room uint64) *empty {
+	return &empty{room: room, next: 1 << 20, memory: map[uint64][]byte{}}
+}
 
 func (m *empty) Name() string    { return "empty" }
 func (m *empty) Bind() error     { return nil }
