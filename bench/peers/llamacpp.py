@@ -149,6 +149,16 @@ def machine():
             "cores": os.cpu_count(), "flags": " ".join(flags), "system": platform.system() + " " + platform.machine()}
 
 
+def command(p, a):
+    """The command that gives these numbers again, without the paths of this machine."""
+    words = ["python3 bench/peers/llamacpp.py --model", os.path.basename(a.model)]
+    for name in "threads", "repeat", "dtype", "bench":
+        v = getattr(a, name)
+        if v != p.get_default(name):
+            words += ["--" + name] + (v if isinstance(v, list) else [str(v)])
+    return " ".join(words + ["--ahead"] * a.ahead)
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--model", required=True, help="a .gguf file")
@@ -166,7 +176,7 @@ def main():
     record = {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "machine": machine(), "threads": a.threads,
         "commit": git("rev-parse", "--short", "HEAD"), "changed": bool(git("status", "--porcelain", "--untracked-files=no")),
-        "command": "python3 bench/peers/llamacpp.py " + " ".join(f"--model {os.path.basename(x)}" if x == a.model else x for x in sys.argv[1:] if x != "--model"),
+        "command": command(p, a),
         "llamacpp": PACKAGE, "go": run("go", "version").split()[2], "model": os.path.basename(a.model), "ahead": a.ahead,
     }
     peer, mine, loads = measure(a, bin)
