@@ -9,19 +9,24 @@ const (
 	mostSplit   = 64 << 20 // bytes of what segments leave to be joined
 )
 
-// A headKernel is the kernels for heads of at most so many columns, and the query rows of a block of the
-// first; a block of the second has splitRows.
+// A headKernel is the kernels for heads of at most so many columns, and the rows of their blocks; one of
+// split has splitRows.
 type headKernel struct {
-	most        int
-	rows, split string
-	height      int
+	most                int
+	split               string
+	rows, gradQ, gradKV rowKernel
+}
+
+type rowKernel struct {
+	name   string
+	height int
 }
 
 var headKernels = [...]headKernel{
-	{32, "attention_rows32", "attention_split32", 32},
-	{64, "attention_rows64", "attention_split64", 32},
-	{128, "attention_rows128", "attention_split128", 32},
-	{mostHeadDim, "attention_rows256", "attention_split256", 16},
+	{32, "attention_split32", rowKernel{"attention_rows32", 32}, rowKernel{"attention_grad_q32", 32}, rowKernel{"attention_grad_kv32", 32}},
+	{64, "attention_split64", rowKernel{"attention_rows64", 32}, rowKernel{"attention_grad_q64", 32}, rowKernel{"attention_grad_kv64", 32}},
+	{128, "attention_split128", rowKernel{"attention_rows128", 32}, rowKernel{"attention_grad_q128", 32}, rowKernel{"attention_grad_kv128", 16}},
+	{mostHeadDim, "attention_split256", rowKernel{"attention_rows256", 16}, rowKernel{"attention_grad_q256", 16}, rowKernel{"attention_grad_kv256", 16}},
 }
 
 func headKernelOf(dim int) headKernel {
@@ -32,8 +37,8 @@ func headKernelOf(dim int) headKernel {
 	return headKernels[i]
 }
 
-// attentionSpace is the shared memory of a block with so many query rows: theirs, and two stages of 32
-// keys and values.
+// attentionSpace is the shared memory of a block with so many rows of its own: theirs, and two stages of 32
+// rows of two operands.
 func attentionSpace(rows, dim int) int { return 4 * (rows + 128) * (ceil(dim, 4)*4 + 4) }
 
 func (d *Device) Attention(out, lse, q, key, v k.Tensor, a k.Attn) {
@@ -46,7 +51,7 @@ func (d *Device) Attention(out, lse, q, key, v k.Tensor, a k.Attn) {
 		segments = ceil(a.Pages.Cols*a.PageSize, keySegment)
 	}
 	switch {
-	case d.naive || attentionSpace(kernel.height, a.HeadDim) > d.mostShared:
+	case d.naive || attentionSpace(kernel.rows.height, a.HeadDim) > d.mostShared:
 		d.op(opAttention, "attention_v1").out(out).out(lse).in(q).in(key).in(v).attn(a, q.Rows, key.Rows).
 			run(plane(a.MaxQueries*a.Heads, sequences), 32)
 	case a.MaxQueries <= 4 && segments > 1 && 4*q.Rows*a.Heads*segments*(a.HeadDim+2) <= mostSplit:
@@ -57,9 +62,9 @@ func (d *Device) Attention(out, lse, q, key, v k.Tensor, a k.Attn) {
 		d.op(opAttention, "attention_join").out(out).out(lse).address(parts).ints(segments).attn(a, q.Rows, key.Rows).
 			run(plane(a.MaxQueries*a.Heads, sequences), 32)
 	default:
-		d.op(opAttention, kernel.rows).out(out).out(lse).in(q).in(key).in(v).attn(a, q.Rows, key.Rows).
-			shared(attentionSpace(kernel.height, a.HeadDim)).
-			run(cube(ceil(a.MaxQueries*group, kernel.height), a.KVHeads, sequences), 128)
+		d.op(opAttention, kernel.rows.name).out(out).out(lse).in(q).in(key).in(v).attn(a, q.Rows, key.Rows).
+			shared(attentionSpace(kernel.rows.height, a.HeadDim)).
+			run(cube(ceil(a.MaxQueries*group, kernel.rows.height), a.KVHeads, sequences), 128)
 	}
 }
 
@@ -77,10 +82,19 @@ func (d *Device) AttentionGrad(dq, dk, dv, dout, out, lse, q, key, v k.Tensor, a
 	delta := d.space(4 * q.Rows * a.Heads)
 	d.op(opAttentionGrad, "attention_delta").address(delta).in(dout).in(out).ints(a.Heads, a.HeadDim).
 		run(line(q.Rows*a.Heads), 32)
-	d.op(opAttentionGrad, "attention_grad_q_v1").out(dq).address(delta).in(dout).in(lse).in(q).in(key).in(v).whole(a, q.Rows).
-		run(plane(a.MaxQueries*a.Heads, sequences), 32)
-	d.op(opAttentionGrad, "attention_grad_kv_v1").out(dk).out(dv).address(delta).in(dout).in(lse).in(q).in(key).in(v).whole(a, q.Rows).
-		run(plane(a.MaxQueries*a.KVHeads, sequences), 32)
+	kernel, group := headKernelOf(a.HeadDim), a.Heads/a.KVHeads
+	byQ, byKV := kernel.gradQ, kernel.gradKV
+	spaceQ, spaceKV := attentionSpace(2*byQ.height, a.HeadDim), attentionSpace(2*byKV.height, a.HeadDim)
+	gridQ := cube(ceil(a.MaxQueries*group, byQ.height), a.KVHeads, sequences)
+	gridKV, threads := cube(ceil(a.MaxQueries, byKV.height), a.KVHeads, sequences), 128
+	if d.naive || max(spaceQ, spaceKV) > d.mostShared {
+		byQ.name, byKV.name, spaceQ, spaceKV, threads = "attention_grad_q_v1", "attention_grad_kv_v1", 0, 0, 32
+		gridQ, gridKV = plane(a.MaxQueries*a.Heads, sequences), plane(a.MaxQueries*a.KVHeads, sequences)
+	}
+	d.op(opAttentionGrad, byQ.name).out(dq).address(delta).in(dout).in(lse).in(q).in(key).in(v).whole(a, q.Rows).
+		shared(spaceQ).run(gridQ, threads)
+	d.op(opAttentionGrad, byKV.name).out(dk).out(dv).address(delta).in(dout).in(lse).in(q).in(key).in(v).whole(a, q.Rows).
+		shared(spaceKV).run(gridKV, threads)
 }
 
 // whole puts the SHAPE of attentiongrad.cu.

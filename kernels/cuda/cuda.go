@@ -10,6 +10,7 @@ package cuda
 import (
 	"encoding/binary"
 	"fmt"
+	"os"
 	"runtime"
 	"sync"
 
@@ -26,6 +27,10 @@ type Device struct {
 	call    call
 	err     error  // the first failure since the last Read or Sync
 	count   uint16 // of launches: it tells operations apart in the fault word
+
+	recent   [4]launched
+	launches int  // since the last Sync
+	careful  bool // each launch is waited for, so that a fault is told where it happens
 
 	fault   uint64 // the address of the fault word
 	scratch memory
@@ -61,7 +66,7 @@ type kernel struct {
 
 // open prepares a device: its kernels, its fault word, its staging memory.
 func open(gpu machine) (*Device, error) {
-	d := &Device{gpu: gpu, name: gpu.Name(), kernels: map[string]*kernel{}, pieces: 3}
+	d := &Device{gpu: gpu, name: gpu.Name(), kernels: map[string]*kernel{}, pieces: 3, careful: os.Getenv("R2_DEBUG") >= "3"}
 	if err := gpu.Bind(); err != nil {
 		return nil, err
 	}
@@ -142,6 +147,14 @@ func (d *Device) clearFault() {
 func (d *Device) tag(op opcode) int {
 	d.count++
 	return int(d.count)<<8 | int(op)
+}
+
+// wait waits for all that is queued.
+func (d *Device) wait() {
+	if err := d.gpu.Sync(); err != nil {
+		d.fail(fmt.Errorf("cuda: the device failed%s: %w", d.suspects(), err))
+	}
+	d.launches = 0
 }
 
 // launch starts a kernel, after allowing it the shared memory it asks for.

@@ -14,7 +14,7 @@ type empty struct {
 	room, next uint64
 	memory     map[uint64][]byte
 	launches   int
-	syncs      int
+	broken     error
 }
 
 func newEmpty(room uint64) *empty {
@@ -47,7 +47,7 @@ func (m *empty) Clear(at uint64, n int) error          { clear(m.memory[at][:n])
 func (m *empty) Pinned(n int) ([]byte, error)          { return make([]byte, n), nil }
 func (m *empty) Upload(at uint64, b []byte) error      { copy(m.memory[at], b); return nil }
 func (m *empty) Download(b []byte, at uint64) error    { copy(b, m.memory[at]); return nil }
-func (m *empty) Sync() error                           { m.syncs++; return nil }
+func (m *empty) Sync() error                           { return m.broken }
 func (m *empty) Allow(function, int) error             { return nil }
 func (m *empty) Launch(function, grid, int, int, []uint64) error {
 	m.launches++
@@ -57,6 +57,49 @@ func (m *empty) Begin() error            { return nil }
 func (m *empty) End() (recording, error) { return nil, nil }
 func (m *empty) Replay(recording) error  { return nil }
 func (m *empty) Forget(recording) error  { return nil }
+
+// A device that failed says what it was doing.
+func TestSuspects(t *testing.T) {
+	d, m := openEmpty(t, 1<<20)
+	x := d.New(k.F32, 3, 4)
+	d.Fill(x, 1)
+	d.Add(x, x, x)
+	m.broken = errors.New("an illegal address")
+	err := d.Sync()
+	if err == nil || !strings.Contains(err.Error(), "latest first; Add (add, 1 × 1 × 1 blocks of 256); Fill (fill,") ||
+		!strings.Contains(err.Error(), "illegal address") {
+		t.Errorf("the failure reads %v", err)
+	}
+}
+
+// A step queues its operations without allocating.
+func TestNothingAllocated(t *testing.T) {
+	d, _ := openEmpty(t, 1<<30)
+	f := func(rows, cols int) k.Tensor { return d.New(k.F32, rows, cols) }
+	w := d.Load(k.BF16, 64, 64, make([]byte, 2*64*64))
+	x, y, row, ids, raw := f(8, 64), f(8, 64), f(1, 64), d.New(k.I32, 8, 1), make([]byte, 4*8*64)
+	lp := f(8, 1)
+	a := k.Attn{Heads: 2, KVHeads: 1, HeadDim: 32, Scale: 1, Starts: d.New(k.I32, 9, 1), Lengths: ids, MaxQueries: 1,
+		Pages: d.New(k.I32, 8, 40), PageSize: 16}
+	cache, z := f(640, 32), f(8, 8)
+	step := func() {
+		d.Write(x, raw)
+		d.Write(x.Columns(0, 32), raw[:4*8*32])
+		d.RMSNorm(y, x, row, 1e-6)
+		d.Linear(y, x, w, row)
+		d.MatMul(z, x, x, k.Gemm{Alpha: 1, TransB: true})
+		d.Attention(y, k.Tensor{}, x, cache, cache, a)
+		d.SwiGLU(x, x, y)
+		d.Sample(ids, lp, x, lp, k.Dist{})
+		if err := d.Read(raw[:32], lp); err != nil {
+			t.Fatal(err)
+		}
+	}
+	step()
+	if n := testing.AllocsPerRun(20, step); n > 0 {
+		t.Errorf("a step allocates %g times", n)
+	}
+}
 
 func openEmpty(t *testing.T, room uint64) (*Device, *empty) {
 	m := newEmpty(room)

@@ -153,7 +153,38 @@ func (c *call) run(g grid, threads int) {
 	if c.skip || c.d.dry || g.x == 0 || g.y == 0 || g.z == 0 {
 		return
 	}
-	if err := c.d.launch(c.kernel, g, threads, c.bytes, c.args); err != nil {
-		c.d.fail(fmt.Errorf("cuda: %v (%s, %d × %d × %d blocks of %d): %w", c.op, c.kernel.name, g.x, g.y, g.z, threads, err))
+	now := launched{c.op, c.kernel.name, g, threads}
+	c.d.recent[c.d.launches%len(c.d.recent)] = now
+	c.d.launches++
+	err := c.d.launch(c.kernel, g, threads, c.bytes, c.args)
+	if err == nil && c.d.careful && !c.d.recording {
+		err = c.d.gpu.Sync()
 	}
+	if err != nil {
+		c.d.fail(fmt.Errorf("cuda: %v: %w", now, err))
+	}
+}
+
+// A launched kernel, for the message of a fault that shows later.
+type launched struct {
+	op      opcode
+	kernel  string
+	grid    grid
+	threads int
+}
+
+func (l launched) String() string {
+	return fmt.Sprintf("%v (%s, %d × %d × %d blocks of %d)", l.op, l.kernel, l.grid.x, l.grid.y, l.grid.z, l.threads)
+}
+
+// suspects are the last launches since the device was last known to be well, latest first.
+func (d *Device) suspects() string {
+	text := ""
+	for i := d.launches - 1; i >= max(0, d.launches-len(d.recent)); i-- {
+		text += fmt.Sprintf("; %v", d.recent[i%len(d.recent)])
+	}
+	if text == "" {
+		return ""
+	}
+	return " (the last launches, latest first" + text + "; R2_DEBUG=3 finds which)"
 }

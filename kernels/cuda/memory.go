@@ -61,7 +61,7 @@ func (d *Device) allocate(what string, bytes int) *memory {
 
 func (d *Device) release(m *memory) {
 	if m.at != 0 {
-		d.check("free memory", d.gpu.Sync())
+		d.wait()
 		d.check("free memory", d.gpu.Free(m.at))
 		m.at = 0
 	}
@@ -181,7 +181,7 @@ func (d *Device) upload(what string, to uint64, src []byte) {
 	}
 	for len(src) > 0 && d.err == nil {
 		if d.staged == len(d.staging) { // all of it is under way
-			d.check(what, d.gpu.Sync())
+			d.wait()
 			d.staged = 0
 		}
 		n := copy(d.staging[d.staged:], src)
@@ -191,7 +191,7 @@ func (d *Device) upload(what string, to uint64, src []byte) {
 }
 
 func (d *Device) Write(dst k.Tensor, src []byte) {
-	need(len(src) == 4*dst.Rows*dst.Cols, fmt.Sprintf("Write of %d bytes", len(src)), dst)
+	need(len(src) == 4*dst.Rows*dst.Cols, "Write", dst)
 	switch {
 	case d.err != nil || len(src) == 0:
 	case dst.Stride == dst.Cols || dst.Rows == 1:
@@ -204,7 +204,7 @@ func (d *Device) Write(dst k.Tensor, src []byte) {
 }
 
 func (d *Device) Read(dst []byte, src k.Tensor) error {
-	need(len(dst) == 4*src.Rows*src.Cols, fmt.Sprintf("Read of %d bytes", len(dst)), src)
+	need(len(dst) == 4*src.Rows*src.Cols, "Read", src)
 	if d.err != nil || len(dst) == 0 {
 		return d.Sync()
 	}
@@ -234,7 +234,7 @@ func (d *Device) Sync() error {
 	if d.err == nil {
 		d.check("Sync", d.gpu.Download(d.staging[:faultBytes], d.fault))
 	}
-	d.check("Sync", d.gpu.Sync())
+	d.wait()
 	err := d.err
 	d.err = nil
 	word := binary.LittleEndian.Uint64(d.staging)

@@ -133,20 +133,6 @@ KERNEL(32) attention_v1(TENSORS, SHAPE) {
   all.put(out + (size_t)row * os + h * dim, lse ? lse + (size_t)row * es + h : 0, dim);
 }
 
-// Columns of a head in shared memory: whole groups of four, and one group more to keep rows apart.
-GPU int padded(int dim) { return (dim + 3) / 4 * 4 + 4; }
-
-// Copies columns col … col+dim-1 of a row, or zeros, and zeros up to a whole group of four.
-GPU void bring(float* to, const float* from, bool there, int dim, bool wide, int lane, int lanes) {
-  if (wide) {
-#pragma unroll 1
-    for (int d = lane * 4; d < dim; d += lanes * 4) copy16(to + d, there ? from + d : from, there);
-  } else {
-#pragma unroll 1
-    for (int d = lane; d < (dim + 3) / 4 * 4; d += lanes) copy4(to + d, there && d < dim ? from + d : from, there && d < dim);
-  }
-}
-
 // A block of threads' work: rows u0 … u0+4R-1 of one key head of a sequence, row u being head u % group of
 // token u / group. Shared memory: 4R rows of q, then two stages of 32 keys and 32 values.
 template <int R, int D> struct Work {

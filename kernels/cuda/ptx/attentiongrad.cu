@@ -6,10 +6,14 @@
 //   attention_delta          a warp a row and head
 //   attention_grad_q_v1      a warp a row and head: a block of 32 keys, a lane each, then its columns
 //   attention_grad_kv_v1     a warp a key and key head: a block of 32 queries, a lane each
+//   attention_grad_q*, _kv*  4 warps of R rows (queries of all heads that share a key head; keys), with their
+//                            two operands in shared memory, and 32 rows of the other side brought there a
+//                            block ahead: the same sums, each value read once for R rows. The number in a
+//                            name is the most columns of a head
 #include "gpu.h"
 
 #define MOST 256  // columns of a head
-#define D (MOST / 32)
+#define DIMS (MOST / 32)
 
 #define SHAPE const int *starts, int ss, const int *lengths, int ls, int rows, int heads, int kv, int dim, int most, float scale, u64 *fault, u32 tag
 
@@ -55,7 +59,7 @@ KERNEL(32) attention_grad_q_v1(float* dq, int dqs, OPERANDS, SHAPE) {
   int row = lo + t, col = h * kv / heads * dim;
   q += (size_t)row * qs + h * dim;
   dout += (size_t)row * dos + h * dim;
-  float l = lse[(size_t)row * es + h], e = delta[row * heads + h], sum[D] = {};
+  float l = lse[(size_t)row * es + h], e = delta[row * heads + h], sum[DIMS] = {};
   for (int j0 = 0; j0 <= t; j0 += 32) {
     int n = min(32, t + 1 - j0);
     float g = 0;
@@ -67,12 +71,12 @@ KERNEL(32) attention_grad_q_v1(float* dq, int dqs, OPERANDS, SHAPE) {
     for (int j = 0; j < n; j++) {
       float w = __shfl_sync(FULL, g, j);
 #pragma unroll
-      for (int i = 0; i < D; i++)
+      for (int i = 0; i < DIMS; i++)
         if (lane + 32 * i < dim) sum[i] = fmaf(w, k[(size_t)(lo + j0 + j) * ks + col + lane + 32 * i], sum[i]);
     }
   }
 #pragma unroll
-  for (int i = 0; i < D; i++)
+  for (int i = 0; i < DIMS; i++)
     if (lane + 32 * i < dim) dq[(size_t)row * dqs + h * dim + lane + 32 * i] += sum[i];
 }
 
@@ -84,7 +88,7 @@ KERNEL(32) attention_grad_kv_v1(float* dk, int dks, float* dv, int dvs, OPERANDS
   int row = lo + t;
   k += (size_t)row * ks + h * dim;
   v += (size_t)row * vs + h * dim;
-  float sk[D] = {}, sv[D] = {};
+  float sk[DIMS] = {}, sv[DIMS] = {};
   for (int u = h * group; u < (h + 1) * group; u++)
     for (int i0 = row; i0 < hi; i0 += 32) {
       int n = min(32, hi - i0);
@@ -97,7 +101,7 @@ KERNEL(32) attention_grad_kv_v1(float* dk, int dks, float* dv, int dvs, OPERANDS
       for (int j = 0; j < n; j++) {
         float wp = __shfl_sync(FULL, p, j), wg = __shfl_sync(FULL, g, j);
 #pragma unroll
-        for (int i = 0; i < D; i++)
+        for (int i = 0; i < DIMS; i++)
           if (lane + 32 * i < dim) {
             sv[i] = fmaf(wp, dout[(size_t)(i0 + j) * dos + u * dim + lane + 32 * i], sv[i]);
             sk[i] = fmaf(wg, q[(size_t)(i0 + j) * qs + u * dim + lane + 32 * i], sk[i]);
@@ -105,9 +109,157 @@ KERNEL(32) attention_grad_kv_v1(float* dk, int dks, float* dv, int dvs, OPERANDS
       }
     }
 #pragma unroll
-  for (int i = 0; i < D; i++)
+  for (int i = 0; i < DIMS; i++)
     if (lane + 32 * i < dim) {
       dk[(size_t)row * dks + h * dim + lane + 32 * i] += sk[i];
       dv[(size_t)row * dvs + h * dim + lane + 32 * i] += sv[i];
     }
 }
+
+// ---- tiles. A side is two operands with one row a token: q and dout, or k and v.
+
+struct Side {
+  const float *x, *y;
+  int xs, ys;
+};
+
+// What a block of threads adds up: dq of query rows, or with KEYS dk and dv of keys. Shared memory: 4R rows
+// of its own side's x, 4R of its y, then two stages of 32 rows of the other side's x and of its y.
+template <int R, int D, bool KEYS> struct Tile {
+  float* space;
+  Side own, other;
+  int lo, n, group, head, first, rows, pad, dim;
+
+  GPU int token(int r) { return KEYS ? first + r : (first + r) / group; }
+  GPU int own_head(int r) { return KEYS ? head : head * group + (first + r) % group; }
+  GPU float* stage(int i) { return space + (8 * R + 64 * i) * pad; }
+  GPU int start() { return KEYS ? first : 0; }                 // of the other side's rows
+  GPU int stop() { return KEYS ? n : token(rows - 1) + 1; }
+  GPU int blocks() { return (stop() - start() + 31) / 32; }    // of one head
+  GPU int count() { return KEYS ? blocks() * group : blocks(); }
+
+  GPU void fetch(float* to, const Side& s, int row, int h, bool there, int lane) {
+    bool wide = dim % 4 == 0 && s.xs % 4 == 0 && s.ys % 4 == 0 && aligned16(s.x) && aligned16(s.y);
+    bring(to, there ? s.x + (size_t)(lo + row) * s.xs + h * dim : s.x, there, dim, wide, lane, 16);
+    bring(to + (&s == &own ? 4 * R : 32) * pad, there ? s.y + (size_t)(lo + row) * s.ys + h * dim : s.y, there, dim, wide, lane, 16);
+  }
+  GPU void load_own() {
+#pragma unroll 1
+    for (int r = threadIdx.x / 16; r < 4 * R; r += 8) fetch(space + r * pad, own, token(r), own_head(r), r < rows, threadIdx.x % 16);
+  }
+  GPU void load(int at, int block) {
+    if (block < count()) {
+      int j0 = start() + block % blocks() * 32, h = KEYS ? head * group + block / blocks() : head;
+#pragma unroll 1
+      for (int j = threadIdx.x / 16; j < 32; j += 8) fetch(stage(at) + j * pad, other, j0 + j, h, j0 + j < stop(), threadIdx.x % 16);
+    }
+    copies_commit();
+  }
+  // The dot products of the warp's rows with the lane's row of the other side, x's and y's.
+  GPU void dots(float (&s)[R], float (&t)[R], int at) {
+    const float *u = stage(at) + lane_id() * pad, *v = u + 32 * pad, *x = space + warp_id() * R * pad, *y = x + 4 * R * pad;
+#pragma unroll
+    for (int i = 0; i < R; i++) s[i] = t[i] = 0;
+#pragma unroll 1
+    for (int d = 0; d < dim; d += 4) {
+      float4 a = *(const float4*)(u + d), b = *(const float4*)(v + d);
+#pragma unroll
+      for (int i = 0; i < R; i++) {
+        float4 p = *(const float4*)(x + i * pad + d), q = *(const float4*)(y + i * pad + d);
+        s[i] = fmaf(p.w, a.w, fmaf(p.z, a.z, fmaf(p.y, a.y, fmaf(p.x, a.x, s[i]))));
+        t[i] = fmaf(q.w, b.w, fmaf(q.z, b.z, fmaf(q.y, b.y, fmaf(q.x, b.x, t[i]))));
+      }
+    }
+  }
+  // a += g·x and, with KEYS, b += p·y, over the other side's 32 rows in order.
+  GPU void blend(float (&a)[R][D], float (&b)[R][D], const float (&g)[R], const float (&p)[R], int at, int j0) {
+    const float *u = stage(at) + lane_id(), *v = u + 32 * pad;
+    int least = token(warp_id() * R), most = token(warp_id() * R + R - 1);
+    bool all = j0 + 32 <= stop() && (KEYS ? j0 >= most : j0 + 31 <= least);
+#pragma unroll 1
+    for (int j = 0; j < min(32, stop() - j0); j++) {
+      float x[D], y[D];
+#pragma unroll
+      for (int c = 0; c < D; c++) {
+        bool in = lane_id() + 32 * c < dim;
+        x[c] = in ? u[j * pad + 32 * c] : 0.f;
+        y[c] = KEYS && in ? v[j * pad + 32 * c] : 0.f;
+      }
+#pragma unroll
+      for (int i = 0; i < R; i++) {
+        float wg = __shfl_sync(FULL, g[i], j), wp = KEYS ? __shfl_sync(FULL, p[i], j) : 0.f;
+        int t = token(warp_id() * R + i);
+        if (all || (KEYS ? j0 + j >= t : j0 + j <= t))
+#pragma unroll
+          for (int c = 0; c < D; c++) {
+            a[i][c] = fmaf(wg, x[c], a[i][c]);
+            if (KEYS) b[i][c] = fmaf(wp, y[c], b[i][c]);
+          }
+      }
+    }
+  }
+};
+
+// grid: tiles of rows, key heads, sequences
+template <int R, int D, bool KEYS> GPU void gradient(float* da, int das, float* db, int dbs, OPERANDS, SHAPE) {
+  extern __shared__ __align__(16) float space[];
+  if (stopped(fault, tag)) return;
+  int lo, hi;
+  if (!sequence(starts, ss, lengths, ls, rows, most, blockIdx.z, lo, hi, fault, tag)) return;
+  int group = heads / kv, first = blockIdx.x * 4 * R, height = min(4 * R, (KEYS ? hi - lo : (hi - lo) * group) - first);
+  if (height <= 0) return;
+  Side queries = {q, dout, qs, dos}, keys = {k, v, ks, vs};
+  Tile<R, D, KEYS> w = {space, KEYS ? keys : queries, KEYS ? queries : keys, lo, hi - lo, group, (int)blockIdx.y, first, height, padded(dim), dim};
+  w.load_own();
+  w.load(0, 0);
+  float a[R][D], b[R][D];
+#pragma unroll
+  for (int i = 0; i < R * D; i++) a[i / D][i % D] = b[i / D][i % D] = 0;
+  int count = w.count();
+#pragma unroll 1
+  for (int block = 0, at = 0; block < count; block++, at ^= 1) {
+    w.load(at ^ 1, block + 1);
+    copies_wait<1>();
+    __syncthreads();
+    int j0 = w.start() + block % w.blocks() * 32, j = j0 + lane_id(), u = w.head * group + block / w.blocks();
+    float s[R], t[R];
+    w.dots(s, t, at);
+#pragma unroll
+    for (int i = 0; i < R; i++) {
+      int r = warp_id() * R + i, mine = w.token(r);
+      bool sees = r < height && j < w.stop() && (KEYS ? j >= mine : j <= mine);
+      size_t row = lo + (KEYS ? j : mine);
+      int h = KEYS ? u : w.own_head(r);
+      float p = sees ? exp32(fmaf(s[i], scale, -lse[row * es + h])) : 0.f;
+      t[i] = sees ? p * (t[i] - delta[row * heads + h]) * scale : 0.f;
+      s[i] = p;
+    }
+    w.blend(a, b, t, s, at, j0);
+    __syncthreads();  // all have left this stage
+  }
+  copies_wait<0>();
+#pragma unroll
+  for (int i = 0; i < R; i++) {
+    int r = warp_id() * R + i;
+    if (r >= height) continue;
+    float *x = da + (size_t)(lo + w.token(r)) * das + w.own_head(r) * dim, *y = db + (size_t)(lo + w.token(r)) * dbs + w.own_head(r) * dim;
+#pragma unroll
+    for (int c = 0; c < D; c++)
+      if (lane_id() + 32 * c < dim) {
+        x[lane_id() + 32 * c] += a[i][c];
+        if (KEYS) y[lane_id() + 32 * c] += b[i][c];
+      }
+  }
+}
+
+#define ALL delta, dout, dos, lse, es, q, qs, k, ks, v, vs, starts, ss, lengths, ls, rows, heads, kv, dim, most, scale, fault, tag
+
+KERNEL(128) attention_grad_q32(float* dq, int dqs, OPERANDS, SHAPE) { gradient<8, 1, false>(dq, dqs, dq, dqs, ALL); }
+KERNEL(128) attention_grad_q64(float* dq, int dqs, OPERANDS, SHAPE) { gradient<8, 2, false>(dq, dqs, dq, dqs, ALL); }
+KERNEL(128) attention_grad_q128(float* dq, int dqs, OPERANDS, SHAPE) { gradient<8, 4, false>(dq, dqs, dq, dqs, ALL); }
+KERNEL(128) attention_grad_q256(float* dq, int dqs, OPERANDS, SHAPE) { gradient<4, 8, false>(dq, dqs, dq, dqs, ALL); }
+
+KERNEL(128) attention_grad_kv32(float* dk, int dks, float* dv, int dvs, OPERANDS, SHAPE) { gradient<8, 1, true>(dk, dks, dv, dvs, ALL); }
+KERNEL(128) attention_grad_kv64(float* dk, int dks, float* dv, int dvs, OPERANDS, SHAPE) { gradient<8, 2, true>(dk, dks, dv, dvs, ALL); }
+KERNEL(128) attention_grad_kv128(float* dk, int dks, float* dv, int dvs, OPERANDS, SHAPE) { gradient<4, 4, true>(dk, dks, dv, dvs, ALL); }
+KERNEL(128) attention_grad_kv256(float* dk, int dks, float* dv, int dvs, OPERANDS, SHAPE) { gradient<4, 8, true>(dk, dks, dv, dvs, ALL); }

@@ -126,6 +126,22 @@ template <int N> GPU void copies_wait() { asm volatile("cp.async.wait_group %0;"
 
 GPU bool aligned16(const void* p) { return ((u64)p & 15) == 0; }
 
+// ---- rows in shared memory
+
+// The columns that a row of dim takes: whole groups of four, and one group more to keep rows apart.
+GPU int padded(int dim) { return (dim + 3) / 4 * 4 + 4; }
+
+// Copies columns col … col+dim-1 of a row, or zeros, and zeros up to a whole group of four.
+GPU void bring(float* to, const float* from, bool there, int dim, bool wide, int lane, int lanes) {
+  if (wide) {
+#pragma unroll 1
+    for (int d = lane * 4; d < dim; d += lanes * 4) copy16(to + d, there ? from + d : from, there);
+  } else {
+#pragma unroll 1
+    for (int d = lane; d < (dim + 3) / 4 * 4; d += lanes) copy4(to + d, there && d < dim ? from + d : from, there && d < dim);
+  }
+}
+
 // ---- matrix instructions (sm_80)
 
 // d += a·b for a 16×16 of bf16, b 16×8 of bf16, d 16×8 of f32. With g = lane/4 and c = lane%4 a lane has
