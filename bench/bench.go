@@ -65,10 +65,10 @@ func Default(name string) Load {
 func (s *Subject) check(l Load) error {
 	switch {
 	case l.Prompt < 1 || l.Tokens < 1 || l.Samples < 1 || s.Repeat < 1:
-		return fmt.Errorf("bench: a prompt of %d tokens, %d tokens of %d samples, %d runs: all must be at least 1",
+		return fmt.Errorf("a prompt of %d tokens, %d tokens of %d samples, %d runs: all must be at least 1",
 			l.Prompt, l.Tokens, l.Samples, s.Repeat)
 	case l.Prompt+l.Tokens+1 > s.Decoder.Context:
-		return fmt.Errorf("bench: a prompt of %d tokens and %d more do not fit the context of %d", l.Prompt, l.Tokens+1, s.Decoder.Context)
+		return fmt.Errorf("a prompt of %d tokens and %d more do not fit the context of %d", l.Prompt, l.Tokens+1, s.Decoder.Context)
 	}
 	return nil
 }

@@ -26,7 +26,7 @@ func (s *Subject) GRPO(ctx context.Context, l Load) ([]Row, error) {
 		return nil, err
 	}
 	if l.Samples < 2 || l.Prompts < 1 {
-		return nil, fmt.Errorf("bench: a step of %d prompts and %d samples: at least 1 and 2 are needed", l.Prompts, l.Samples)
+		return nil, fmt.Errorf("a step of %d prompts and %d samples: at least 1 and 2 are needed", l.Prompts, l.Samples)
 	}
 	ad, learner, err := s.learner(l)
 	if err != nil {
@@ -94,7 +94,7 @@ func (s *Subject) trainSteps(ctx context.Context, t *grpo.Trainer[int], c *clock
 		switch {
 		case err != nil:
 		case st.Parity != 0:
-			err = fmt.Errorf("bench: sampler and trainer differ by %g in a log-probability", st.Parity)
+			err = fmt.Errorf("sampler and trainer differ by %g in a log-probability", st.Parity)
 		case run > 0:
 			for _, p := range parts {
 				spent[p] = append(spent[p], c.spent[p].Seconds())

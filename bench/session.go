@@ -34,7 +34,7 @@ func (s *Subject) session(l Load, ad *model.Adapter) (*session, error) {
 	}
 	run, err := runner.New(s.Decoder, size, sequences*pages)
 	if err != nil {
-		return nil, fmt.Errorf("bench: %w", err)
+		return nil, err
 	}
 	run.SetAdapter(1, ad)
 	n := &session{run: run, done: make(chan error, 1)}
@@ -59,7 +59,7 @@ func (n *session) draw(ctx context.Context, prompt []int32, tokens, samples int,
 	for _, err := range n.eng.Generate(ctx, engine.Request{Prompt: prompt, Samples: samples, Limit: tokens,
 		Sampling: sample.Params{Temperature: 1, Seed: seed}}) {
 		if err != nil {
-			return 0, 0, fmt.Errorf("bench: %w", err)
+			return 0, 0, err
 		}
 		if last = time.Since(start); count == 0 {
 			first = last
@@ -67,7 +67,7 @@ func (n *session) draw(ctx context.Context, prompt []int32, tokens, samples int,
 		count++
 	}
 	if count != tokens*samples {
-		return 0, 0, fmt.Errorf("bench: %d tokens came of %d", count, tokens*samples)
+		return 0, 0, fmt.Errorf("%d tokens came of %d", count, tokens*samples)
 	}
 	return first, last, nil
 }

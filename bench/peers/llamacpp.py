@@ -188,7 +188,7 @@ def main():
         print(f"| {r['bench']} | {r['dtype']} | {r['llamacpp']:.1f} ({r['llamacpp_variant']}) | {r['r2']:.1f} | {r['ratio']:.2f} | "
               f"{r['target']:.1f} | {100 * r['r2'] / r['bound']:.0f} % |")
     os.makedirs(a.out, exist_ok=True)
-    path = os.path.join(a.out, f"{record['date'][:10]}-llamacpp.json")
+    path = os.path.join(a.out, record["date"][:16].replace(":", "") + "-llamacpp.json")
     with open(path + ".part", "w") as f:
         json.dump(record, f, indent=1)
         f.write("\n")

@@ -89,6 +89,8 @@ func (c *benchCmd) check() error {
 		return usage("--device %s: the roof of the CPU alone is known; use auto or cpu", c.Device)
 	case (c.Model == "") == (c.Shape == ""):
 		return usage("say what to measure: --model or --shape")
+	case c.Shape != "" && bench.Shapes()[c.Shape].Layers == 0:
+		return usage("--shape %s: want one of %s", c.Shape, strings.Join(slices.Sorted(maps.Keys(bench.Shapes())), ", "))
 	case c.Threads < 0 || c.Repeat < 1 || c.Prompt < 0 || c.Tokens < 0 || c.Samples < 0 || c.Prompts < 0:
 		return usage("--repeat must be at least 1, and --threads, --prompt, --tokens, --samples and --prompts not negative")
 	}
@@ -113,10 +115,7 @@ func (c *benchCmd) subject(be kernels.Backend) (*bench.Subject, func() error, er
 }
 
 func (c *benchCmd) random(be kernels.Backend) (*bench.Subject, func() error, error) {
-	cfg, ok := bench.Shapes()[c.Shape]
-	if !ok {
-		return nil, nil, usage("--shape %s: want one of %s", c.Shape, strings.Join(slices.Sorted(maps.Keys(bench.Shapes())), ", "))
-	}
+	cfg := bench.Shapes()[c.Shape]
 	opts, err := c.options()
 	if err != nil {
 		return nil, nil, err
@@ -125,12 +124,38 @@ func (c *benchCmd) random(be kernels.Backend) (*bench.Subject, func() error, err
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := c.fits(cfg, dt); err != nil {
+		return nil, nil, err
+	}
 	if err := be.Attach(); err != nil {
 		return nil, nil, err
 	}
 	defer be.Detach()
 	dec, err := model.Load(be, cfg, &model.Random{Config: cfg, Seed: c.Seed, Std: 0.02}, opts)
 	return &bench.Subject{Name: c.Shape, Decoder: dec, DType: dt}, func() error { return nil }, err
+}
+
+// fits refuses a shape whose weights this machine's free memory cannot hold, where the system says.
+func (c *benchCmd) fits(cfg weights.Config, dt kernels.DType) error {
+	need := 0
+	for _, p := range cfg.Parameters() {
+		n := dt.Size()
+		for _, d := range p.Shape {
+			n *= d
+		}
+		need += n
+	}
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return nil
+	}
+	_, after, _ := strings.Cut(string(b), "MemAvailable:")
+	var free int
+	if _, err := fmt.Sscan(after, &free); err == nil && need > free<<10 {
+		return fmt.Errorf("--shape %s: its weights take %.1f GB in %s, %.1f GB are free: take a smaller one, or --dtype bf16",
+			c.Shape, float64(need)*1e-9, dt, float64(free<<10)*1e-9)
+	}
+	return nil
 }
 
 // stored is the type of the frozen matrices on the device: that of --dtype, else as the files have it,
