@@ -155,9 +155,9 @@ GPU void mma16816(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1)
 
 // Four 8×8 matrices of 16 bits, transposed: lane 8i+r gives the address of the 16 bytes of row r of matrix
 // i, and gets of each matrix rows 2c and 2c+1 of column g.
-GPU void load_transposed(u32 (&r)[4], const void* p) {
+GPU void load_transposed(u32& a, u32& b, u32& c, u32& d, const void* p) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "=r"(a), "=r"(b), "=r"(c), "=r"(d)
                : "r"(shared_address(p))
                : "memory");
 }

@@ -8,9 +8,9 @@
 // numbers: with 1 an activation is rounded to bf16; with 3 they add up to the f32 value exactly, and the
 // product has f32 accuracy for three times the instructions.
 //
-// One order, fixed by the length K: segments of 8 tiles (256 terms), each from zero: tile by tile, half by
-// half, piece by piece, an instruction each; the segments' sums are added in order. An instruction takes its
-// 16 terms in the order that the lanes' loads give, the same everywhere.
+// One order, fixed by the length K: segments of 8 tiles (256 terms), each from zero: tile by tile, piece by
+// piece, two instructions a tile; the segments' sums are added in order. An instruction takes its 16 terms
+// in the order that the lanes' 16-byte loads give, the same everywhere.
 //   *_v1          a warp 16 outputs (32 for the gradient) × 8 tokens, segment after segment: the definition
 //   linear_few    a block of 8 warps 16 outputs × 8, 16 or 32 tokens, segments side by side, added in order
 //                 through shared memory: weights are read once, which is all that counts for few tokens
@@ -63,8 +63,17 @@ KERNEL(256) pack_weight(u16* out, const u16* x, int first, int rows, int cols, u
   }
 }
 
-// Half h of a lane's 16 bytes: what one instruction takes.
-GPU uint2 half_of(uint4 v, int h) { return h ? make_uint2(v.z, v.w) : make_uint2(v.x, v.y); }
+// Both instructions of a tile of 32 terms, for 16 outputs (a) and 8 tokens (b).
+GPU void tile_mma(float (&d)[4], const u32 (&a)[8], uint4 b) {
+  mma16816(d, a[0], a[1], a[2], a[3], b.x, b.y);
+  mma16816(d, a[4], a[5], a[6], a[7], b.z, b.w);
+}
+
+// The lane's registers of 16 outputs from its 16 bytes of their two tiles.
+GPU void registers(u32 (&a)[8], uint4 u, uint4 v) {
+  a[0] = u.x, a[1] = v.x, a[2] = u.y, a[3] = v.y;
+  a[4] = u.z, a[5] = v.z, a[6] = u.w, a[7] = v.w;
+}
 
 // d, from zero, over tiles lo … hi-1: w and w + next are the weight's rows of tiles, x the tokens' (one
 // every `apart` elements).
@@ -74,17 +83,11 @@ template <int N> GPU void segment(float (&d)[N][4], const u16* w, size_t next, c
   for (int t = 0; t < N; t++) d[t][0] = d[t][1] = d[t][2] = d[t][3] = 0;
 #pragma unroll 4
   for (int k = lo; k < hi; k++) {
-    uint4 u = tile_at(w, k)[slot], v = tile_at(w + next, k)[slot];
+    u32 a[8];
+    registers(a, tile_at(w, k)[slot], tile_at(w + next, k)[slot]);
+    for (int p = 0; p < pieces; p++)
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-      uint2 a = half_of(u, h), b = half_of(v, h);
-      for (int p = 0; p < pieces; p++)
-#pragma unroll
-        for (int t = 0; t < N; t++) {
-          uint2 y = ((const uint2*)tile_at(x + t * apart, (size_t)k * pieces + p))[lane * 2 + h];
-          mma16816(d[t], a.x, b.x, a.y, b.y, y.x, y.y);
-        }
-    }
+      for (int t = 0; t < N; t++) tile_mma(d[t], a, tile_at(x + t * apart, (size_t)k * pieces + p)[lane]);
   }
 }
 
@@ -141,26 +144,23 @@ template <int N> GPU void few(LINEAR) {
 
 #define PASS out, os, w, x, bias, rows, n, wide, pieces, fault, tag
 
-KERNEL(256) linear_few8(LINEAR) { few<1>(PASS); }
-KERNEL(256) linear_few16(LINEAR) { few<2>(PASS); }
-KERNEL(256) linear_few32(LINEAR) { few<4>(PASS); }
+KERNEL(256, 2) linear_few8(LINEAR) { few<1>(PASS); }
+KERNEL(256, 2) linear_few16(LINEAR) { few<2>(PASS); }
+KERNEL(256, 2) linear_few32(LINEAR) { few<4>(PASS); }
 
 // ---- 128 × 128 tiles. A stage holds 16 tiles of the weight and 16·pieces of the tokens.
 
 #define STAGES 3
 
-// The lane's four registers of 16 outputs × 16 terms from a stage: half h of 32 terms (or, turned, of
-// outputs), for the warp's 16 outputs number m.
+// Where the weight's tiles of a stage come from, and the lane's registers of 16 outputs × 32 terms of them:
+// outputs number m of the block's eight.
 struct Straight {
   // Tiles: output/8, one column of tiles.
   static GPU size_t from(int tile, int step, int block, int wide) { return (size_t)(block * 16 + tile) * wide + step; }
   static GPU bool there(int tile, int step, int block, int high, int wide) { return block * 16 + tile < high && step < wide; }
-  static GPU void fragment(u32 (&a)[4], const u16* stage, int m, int h) {
+  static GPU void fragment(u32 (&a)[8], const u16* stage, int m) {
     int slot = weight_slot(lane_id());
-    const uint2* u = (const uint2*)(stage + (m * 2) * TILE) + slot * 2 + h;
-    const uint2* v = (const uint2*)(stage + (m * 2 + 1) * TILE) + slot * 2 + h;
-    uint2 p = *u, q = *v;
-    a[0] = p.x, a[1] = q.x, a[2] = p.y, a[3] = q.y;
+    registers(a, tile_at(stage, m * 2)[slot], tile_at(stage, m * 2 + 1)[slot]);
   }
 };
 
@@ -168,9 +168,11 @@ struct Turned {
   // Tiles: term/8 (4 of them) by output/32 (4 of them): number term/8·4 + output/32.
   static GPU size_t from(int tile, int step, int block, int wide) { return (size_t)(step * 4 + tile / 4) * wide + block * 4 + tile % 4; }
   static GPU bool there(int tile, int step, int block, int high, int wide) { return step * 4 + tile / 4 < high && block * 4 + tile % 4 < wide; }
-  static GPU void fragment(u32 (&a)[4], const u16* stage, int m, int h) {
+  static GPU void fragment(u32 (&a)[8], const u16* stage, int m) {
     int i = lane_id() / 8, r = lane_id() % 8, chunk = (m % 2 * 2 + i % 2) ^ (r / 2);
-    load_transposed(a, stage + ((h * 2 + i / 2) * 4 + m / 2) * TILE + r * 32 + chunk * 8);
+    const u16* at = stage + (i / 2 * 4 + m / 2) * TILE + r * 32 + chunk * 8;
+    load_transposed(a[0], a[1], a[2], a[3], at);
+    load_transposed(a[4], a[5], a[6], a[7], at + 8 * TILE);
   }
 };
 
@@ -202,19 +204,16 @@ GPU void product(float (&s)[4][4][4], u16* space, const u16* w, const u16* x, in
     __syncthreads();  // this stage is there for all, and all have left the one that is filled next
     load((step + STAGES - 1) % STAGES, step + STAGES - 1);
     const u16* at = space + step % STAGES * size;
+    u32 a[4][8];
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-      u32 a[4][4];
+    for (int m = 0; m < 4; m++) W::fragment(a[m], at, wo * 4 + m);
+    for (int p = 0; p < pieces; p++)
 #pragma unroll
-      for (int m = 0; m < 4; m++) W::fragment(a[m], at, wo * 4 + m, h);
-      for (int p = 0; p < pieces; p++)
+      for (int t = 0; t < 4; t++) {
+        uint4 b = tile_at(at + 16 * TILE, (wt * 4 + t) * pieces + p)[lane];
 #pragma unroll
-        for (int t = 0; t < 4; t++) {
-          uint2 b = ((const uint2*)tile_at(at + 16 * TILE, (wt * 4 + t) * pieces + p))[lane * 2 + h];
-#pragma unroll
-          for (int m = 0; m < 4; m++) mma16816(d[m][t], a[m][0], a[m][1], a[m][2], a[m][3], b.x, b.y);
-        }
-    }
+        for (int m = 0; m < 4; m++) tile_mma(d[m][t], a[m], b);
+      }
     if (step % SEGMENT == SEGMENT - 1 || step == steps - 1)
 #pragma unroll
       for (int i = 0; i < 64; i++) {
@@ -257,14 +256,11 @@ KERNEL(32) linear_grad_v1(GRAD) {
   for (int step = 0; step < steps; step++) {
     for (int i = 0; i < 4; i++) ((uint4*)(stage + i * 4 * TILE))[lane] = tile_at(w, (size_t)(step * 4 + i) * wide + blockIdx.x)[lane];
     __syncthreads();
-    for (int h = 0; h < 2; h++)
-      for (int p = 0; p < pieces; p++) {
-        uint2 b = half_of(tile_at(x, (size_t)step * pieces + p)[lane], h);
-        for (int m = 0; m < 2; m++) {
-          u32 a[4];
-          Turned::fragment(a, stage, m, h);
-          mma16816(d[m], a[0], a[1], a[2], a[3], b.x, b.y);
-        }
+    for (int p = 0; p < pieces; p++)
+      for (int m = 0; m < 2; m++) {
+        u32 a[8];
+        Turned::fragment(a, stage, m);
+        tile_mma(d[m], a, tile_at(x, (size_t)step * pieces + p)[lane]);
       }
     __syncthreads();
     if (step % SEGMENT == SEGMENT - 1 || step == steps - 1)
