@@ -37,6 +37,7 @@ var may = map[string]string{
 	"model/batch":          "",
 	"model/modeltest":      "kernels model weights",
 	"engine":               "engine/kvcache engine/sample model/batch",
+	"engine/grammar":       "",
 	"engine/kvcache":       "",
 	"engine/runner":        "engine engine/sample kernels model model/batch",
 	"engine/sample":        "",
@@ -62,11 +63,11 @@ var may = map[string]string{
 
 // only lists what few packages may import from outside the module.
 var only = map[string]string{
-	"database/sql": "router/replay train/journal",
+	"database/sql": "router/replay",
 	"log":          "cmd/r2 bench/... kernels/cpu/gen kernels/cpu/vecgen",
 	"log/slog":     "cmd/r2 bench/...",
 	"net/http":     "router/openai cmd/r2 bench/...",
-	"unsafe":       "kernels/cpu kernels/cuda/ptx/gen weights",
+	"unsafe":       "kernels/cpu kernels/cuda kernels/cuda/ptx/gen weights",
 }
 
 // prints lists who may print: libraries return values and errors.
