@@ -14,6 +14,7 @@ import (
 	"github.com/r2-reasoner/r2/model"
 	"github.com/r2-reasoner/r2/train"
 	"github.com/r2-reasoner/r2/train/grpo"
+	"github.com/r2-reasoner/r2/train/journal"
 	"github.com/r2-reasoner/r2/train/rollout"
 	"github.com/r2-reasoner/r2/weights"
 )
@@ -22,7 +23,7 @@ type grpoCmd struct {
 	Model         string  `required:"" placeholder:"PATH" help:"The base: a folder in the Hugging Face layout, or a .gguf file."`
 	Task          string  `placeholder:"NAME" help:"A benchmark with a checker: scan. Without --data, its training split."`
 	RewardCmd     string  `placeholder:"CMD" help:"A command that scores rollouts: JSON lines in, JSON lines out."`
-	RewardURL     string  `placeholder:"URL" help:"Rewards over HTTP: not there yet."`
+	RewardURL     string  `placeholder:"URL" help:"A server that scores rollouts: a POST of the lines that --reward-cmd reads, answered by those it writes."`
 	Module        string  `placeholder:"decomposer|allocator" help:"Train a module of the router: see r2 demo; from the command line not there yet."`
 	Data          string  `placeholder:"FILE.jsonl" help:"Rows {\"prompt\"} or {\"messages\"}, and {\"answer\"} where there is one."`
 	LoRA          string  `name:"lora" default:"r=16,alpha=32,targets=all,rslora=false" help:"The adapter to train."`
@@ -92,6 +93,11 @@ func (c *grpoCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer run.close()
+	if score.journal, err = journal.Open(run.file("journal.db")); err != nil {
+		return err
+	}
+	defer score.journal.Close()
 	longest := 0
 	for _, t := range tasks {
 		longest = max(longest, len(t.ids)+c.MaxTokens)
@@ -102,7 +108,7 @@ func (c *grpoCmd) Run(ctx context.Context) error {
 	}
 	src := &rollout.Source{Engine: h.eng, Adapter: 1, Limit: c.MaxTokens, Temperature: float32(c.Temperature), Stop: h.eos(),
 		Vocab: h.config.Vocab, Seed: c.Seed}
-	t := &grpoRun{c: c, run: run, learner: learner, src: src, tasks: tasks, schedule: schedule,
+	t := &grpoRun{c: c, run: run, learner: learner, src: src, score: score, tasks: tasks, schedule: schedule,
 		trainer: &grpo.Trainer[*grpoTask]{Config: cfg, Sampler: src, Scorer: score, Policy: learner, Device: h.eng,
 			Group: c.Samples, TokensPerBatch: c.MicroTokens, Updates: c.Updates}}
 	return t.train(ctx)
@@ -127,16 +133,16 @@ func (c *grpoCmd) config() (grpo.Config, error) {
 	switch {
 	case err1 != nil || err2 != nil:
 		return cfg, usage("--epsilon %s: want one number or two, such as 0.2,0.28", c.Epsilon)
-	case c.RewardURL != "":
-		return cfg, usage("--reward-url is not there yet; use --reward-cmd")
+	case sources > 1:
+		return cfg, usage("--reward-cmd, --reward-url and --module: give one")
 	case c.Module != "":
 		return cfg, usage("--module is not there yet from the command line; r2 demo trains the allocator")
 	case c.KLKind != "k3":
 		return cfg, usage("--kl-kind %s is not there yet; use k3", c.KLKind)
 	case sources == 0 && c.Task == "":
-		return cfg, usage("say where rewards come from: --task or --reward-cmd")
-	case c.RewardCmd != "" && c.Data == "":
-		return cfg, usage("--reward-cmd needs --data")
+		return cfg, usage("say where rewards come from: --task, --reward-cmd or --reward-url")
+	case (c.RewardCmd != "" || c.RewardURL != "") && c.Data == "":
+		return cfg, usage("--reward-cmd and --reward-url need --data")
 	case c.Steps < 1 || c.Prompts < 1 || c.MaxTokens < 1 || c.Updates < 1 || c.Refill < 0:
 		return cfg, usage("--steps, --prompts, --max-tokens and --updates must be at least 1, --refill not negative")
 	case c.Samples < 2:
@@ -201,7 +207,7 @@ func (c *grpoCmd) settings() ([]setting, error) {
 		}
 	}
 	return append([]setting{{"command", "grpo"}, {"model", c.Model}, {"init_adapter", c.InitAdapter}, {"lora", c.LoRA},
-		{"task", c.Task}, {"reward_cmd", c.RewardCmd}, {"data", c.Data}, {"data_sha256", hash}, {"steps", c.Steps},
+		{"task", c.Task}, {"reward_cmd", c.RewardCmd}, {"reward_url", c.RewardURL}, {"data", c.Data}, {"data_sha256", hash}, {"steps", c.Steps},
 		{"prompts", c.Prompts}, {"samples", c.Samples}, {"max_tokens", c.MaxTokens}, {"temperature", c.Temperature},
 		{"loss", c.Loss}, {"advantage", c.Advantage}, {"epsilon", c.Epsilon}, {"kl", c.KL}, {"updates", c.Updates},
 		{"refill", c.Refill}, {"seed", c.Seed}, {"dtype", c.DType}}, c.optimizerFlags.settings()...), nil
@@ -213,6 +219,7 @@ type grpoRun struct {
 	run      *runDir
 	learner  *train.Learner
 	src      *rollout.Source
+	score    *scorer
 	tasks    []*grpoTask
 	schedule train.Schedule
 	trainer  *grpo.Trainer[*grpoTask]
@@ -262,6 +269,7 @@ func (t *grpoRun) train(ctx context.Context) error {
 func (t *grpoRun) step(ctx context.Context, step int) (grpoRow, error) {
 	begin := time.Now()
 	t.src.Begin(step)
+	t.score.begin(step)
 	lr := t.schedule.Rate(step)
 	tasks, spare := t.pick(step)
 	st, err := t.trainer.Step(context.WithoutCancel(ctx), tasks, spare, float32(lr))

@@ -26,14 +26,24 @@ type setting struct {
 type runDir struct {
 	path    string
 	metrics *os.File
+	lock    *os.File
 }
 
-// openRun makes the directory, or checks that the run in it has the same configuration.
-func openRun(path string, config []setting) (*runDir, error) {
-	r := &runDir{path: path}
+// openRun makes the directory, or checks that the run in it has the same configuration. Until close no
+// other process can open it.
+func openRun(path string, config []setting) (r *runDir, err error) {
+	r = &runDir{path: path}
 	if err := os.MkdirAll(path, 0o777); err != nil {
 		return nil, err
 	}
+	if r.lock, err = lockDir(path); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			r.close()
+		}
+	}()
 	var want yaml.MapSlice
 	for _, s := range config {
 		want = append(want, yaml.MapItem{Key: s.name, Value: s.value})
@@ -45,11 +55,11 @@ func openRun(path string, config []setting) (*runDir, error) {
 	have, err := os.ReadFile(r.file("config.yaml"))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return r, writeFile(r.file("config.yaml"), text)
-	case err != nil:
-		return nil, err
+		err = writeFile(r.file("config.yaml"), text)
+	case err == nil:
+		err = sameConfig(path, have, text)
 	}
-	return r, sameConfig(path, have, text)
+	return r, err
 }
 
 // sameConfig says which settings differ between the run in a directory and the one asked for.
@@ -72,6 +82,14 @@ func sameConfig(path string, have, want []byte) error {
 		}
 	}
 	return nil
+}
+
+// close gives the directory up.
+func (r *runDir) close() {
+	if r.metrics != nil {
+		r.metrics.Close()
+	}
+	r.lock.Close()
 }
 
 func (r *runDir) file(name string) string { return filepath.Join(r.path, name) }

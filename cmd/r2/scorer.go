@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"slices"
 	"time"
 
 	"github.com/r2-reasoner/r2/router"
 	"github.com/r2-reasoner/r2/train/grpo"
+	"github.com/r2-reasoner/r2/train/journal"
 	"github.com/r2-reasoner/r2/train/reward"
 	"github.com/r2-reasoner/r2/train/tasks"
 )
@@ -21,12 +23,27 @@ type grpoTask struct {
 	fields map[string]json.RawMessage
 }
 
-// A scorer gives rollouts their rewards: by a benchmark's checker, or by a command of the user's.
+// A scorer gives rollouts their rewards: by a benchmark's checker, or by a command or server of the
+// user's. Each reward is in the run's journal before it is used; one that is there already is taken
+// from there.
 type scorer struct {
 	h       *host
-	check   tasks.Checker   // nil: by command
-	command *reward.Command // nil: by check
+	check   tasks.Checker // nil: by judge
+	judge   judge         // nil: by check
+	source  string        // of the judge, for the journal
+	journal *journal.Journal
+	call    journal.Call // the next
 }
+
+// A judge computes rewards outside this process.
+type judge interface {
+	Score(context.Context, []reward.Row) ([]reward.Reward, *reward.Exchange, error)
+}
+
+var (
+	_ judge = (*reward.Command)(nil)
+	_ judge = (*reward.URL)(nil)
+)
 
 // rewardTimeout is how long a batch of rewards may take.
 const rewardTimeout = 10 * time.Minute
@@ -36,7 +53,17 @@ func newScorer(h *host, c *grpoCmd) (*scorer, error) {
 		return nil, fmt.Errorf("%s has no tokenizer, so completions cannot be judged as text", h.name)
 	}
 	if c.RewardCmd != "" {
-		return &scorer{h: h, command: &reward.Command{Line: c.RewardCmd, Timeout: rewardTimeout}}, nil
+		return &scorer{h: h, judge: &reward.Command{Line: c.RewardCmd, Timeout: rewardTimeout}, source: c.RewardCmd}, nil
+	}
+	if c.RewardURL != "" {
+		u, err := url.Parse(c.RewardURL)
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			return nil, usage("--reward-url %s: want http://HOST/PATH or https://HOST/PATH", c.RewardURL)
+		}
+		if u.User != nil {
+			return nil, usage("--reward-url: a password in the address would be written into the run's files; put a proxy that adds it before the server")
+		}
+		return &scorer{h: h, judge: &reward.URL{Address: c.RewardURL, Timeout: rewardTimeout}, source: c.RewardURL}, nil
 	}
 	b, err := tasks.Open(c.Task)
 	if err != nil {
@@ -128,35 +155,58 @@ func (s *scorer) task(ms []router.Message, prompt string) (*grpoTask, error) {
 // Prompt is the task's prompt.
 func (s *scorer) Prompt(t *grpoTask) []int32 { return t.ids }
 
+// begin says which training step the next calls of Score belong to.
+func (s *scorer) begin(step int) { s.call = journal.Call{Step: step} }
+
 // Score sets the rewards.
 func (s *scorer) Score(ctx context.Context, ts []*grpoTask, groups [][]grpo.Rollout) error {
-	if s.check != nil {
-		for i, g := range groups {
-			for j := range g {
-				if s.check(s.text(&g[j]), ts[i].answer) {
-					g[j].Reward = 1
-				}
-			}
-		}
-		return nil
-	}
+	call := s.call
+	s.call.Number++
 	var in []reward.Row
+	var out []journal.Reward
 	for i, g := range groups {
 		for j := range g {
-			in = append(in, reward.Row{Prompt: ts[i].prompt, Completion: s.text(&g[j]), Fields: ts[i].fields})
+			r := reward.Row{Prompt: ts[i].prompt, Completion: s.text(&g[j]), Fields: ts[i].fields}
+			line, err := r.Line()
+			if err != nil {
+				return err
+			}
+			in, out = append(in, r), append(out, journal.Reward{Prompt: i, Sample: j, Input: line})
 		}
 	}
-	out, err := s.command.Score(ctx, in)
+	known, err := s.journal.Replay(ctx, call, out)
+	if err == nil && !known {
+		err = s.fresh(ctx, call, ts, in, out)
+	}
 	if err != nil {
 		return err
 	}
-	for _, g := range groups {
-		for j := range g {
-			g[j].Reward, g[j].Failed = out[0].Value, out[0].Failure != ""
-			out = out[1:]
-		}
+	for _, r := range out {
+		g := &groups[r.Prompt][r.Sample]
+		g.Reward, g.Failed = r.Value, r.Failure != ""
 	}
 	return nil
+}
+
+// fresh computes rewards and commits them to the journal.
+func (s *scorer) fresh(ctx context.Context, call journal.Call, ts []*grpoTask, in []reward.Row, out []journal.Reward) error {
+	begin := time.Now()
+	if s.check != nil {
+		for i, r := range in {
+			if s.check(r.Completion, ts[out[i].Prompt].answer) {
+				out[i].Value = 1
+			}
+		}
+		return s.journal.Record(ctx, call, nil, out, time.Since(begin))
+	}
+	rs, x, err := s.judge.Score(ctx, in)
+	if err != nil {
+		return err
+	}
+	for i, r := range rs {
+		out[i].Value, out[i].Failure = r.Value, r.Failure
+	}
+	return s.journal.Record(ctx, call, &journal.Exchange{Source: s.source, Request: x.Request, Response: x.Response}, out, time.Since(begin))
 }
 
 // text is what a rollout's completion says, without its end-of-text token.

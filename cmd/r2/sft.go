@@ -83,6 +83,7 @@ func (c *sftCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer run.close()
 	learner, err := l.learner(longest, c.MicroTokens, opt)
 	if err != nil {
 		return err

@@ -1,11 +1,11 @@
-// Package reward asks a program of the user's what completions are worth.
+// Package reward asks a program or a server of the user's what completions are worth.
 //
 // The program is started once a batch, by the shell. It reads JSON lines from standard input until
 // its end, one a completion: the fields of the data's row (answer and whatever else it has), "prompt"
 // and "completion". It writes as many lines to standard output, in the same order: {"reward": 0.5},
 // or {"error": "why"} for a completion whose reward it could not compute; other fields are ignored.
 // Then it exits with status 0. Whatever else happens is an error of the whole batch, never a reward
-// of 0. A judge that is slow to start should be a server that this program asks.
+// of 0. A judge that is slow to start should be a server: see [URL].
 package reward
 
 import (
@@ -34,6 +34,15 @@ type Reward struct {
 	Failure string // not empty: there is no value
 }
 
+// An Exchange is what was sent for a batch and what was answered, whole.
+type Exchange struct{ Request, Response []byte }
+
+// Line is the row as it is sent, without the line's end.
+func (r Row) Line() ([]byte, error) {
+	b, err := encode([]Row{r})
+	return bytes.TrimSuffix(b, []byte("\n")), err
+}
+
 // A Command is a program that computes rewards.
 type Command struct {
 	Line    string        // for the shell
@@ -47,21 +56,25 @@ const (
 	grace      = 2 * time.Second // for pipes held open by what the program left behind
 )
 
-// Score runs the program on rows and returns a reward for each. It is safe for concurrent use if
-// running the program twice at a time is.
-func (c *Command) Score(ctx context.Context, rows []Row) ([]Reward, error) {
+// Score runs the program on rows and returns a reward for each, with what was sent and answered. It is
+// safe for concurrent use if running the program twice at a time is.
+func (c *Command) Score(ctx context.Context, rows []Row) ([]Reward, *Exchange, error) {
 	if len(rows) == 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
 	input, err := encode(rows)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	out, err := c.run(ctx, input, headroom+mostOutput*len(rows))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return decode(out, len(rows))
+	rewards, err := decode(out, len(rows))
+	if err != nil {
+		return nil, nil, err
+	}
+	return rewards, &Exchange{Request: input, Response: out}, nil
 }
 
 func encode(rows []Row) ([]byte, error) {

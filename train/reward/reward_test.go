@@ -109,17 +109,17 @@ func rows(completions ...string) (out []Row) {
 }
 
 func TestRewardsComeInOrder(t *testing.T) {
-	got, err := as(t, "right").Score(t.Context(), rows("yes", "no\n\"quoted\" <&>\u2028", "yes"))
+	got, _, err := as(t, "right").Score(t.Context(), rows("yes", "no\n\"quoted\" <&>\u2028", "yes"))
 	if d := cmp.Diff([]Reward{{Value: 1}, {}, {Value: 1}}, got); err != nil || d != "" {
 		t.Errorf("%v %s", err, d)
 	}
-	if got, err := as(t, "crash").Score(t.Context(), nil); got != nil || err != nil {
+	if got, _, err := as(t, "crash").Score(t.Context(), nil); got != nil || err != nil {
 		t.Errorf("no rows: %v, %v: the command need not run", got, err)
 	}
 }
 
 func TestAFailedRewardIsNotAValue(t *testing.T) {
-	got, err := as(t, "some").Score(t.Context(), rows("a", "b", "c"))
+	got, _, err := as(t, "some").Score(t.Context(), rows("a", "b", "c"))
 	if d := cmp.Diff([]Reward{{Value: -0.25}, {Failure: "no judge"}, {Value: -0.25}}, got); err != nil || d != "" {
 		t.Errorf("%v %s", err, d)
 	}
@@ -128,7 +128,7 @@ func TestAFailedRewardIsNotAValue(t *testing.T) {
 // 4 MB each way is far more than pipes hold.
 func TestALargeBatchDoesNotJam(t *testing.T) {
 	batch := rows(strings.Split(strings.Repeat(strings.Repeat("x", 1000)+",", 4000), ",")...)
-	got, err := as(t, "right").Score(t.Context(), batch)
+	got, _, err := as(t, "right").Score(t.Context(), batch)
 	if err != nil || len(got) != 4001 {
 		t.Errorf("%d rewards, %v", len(got), err)
 	}
@@ -140,7 +140,7 @@ func TestFieldsOfTheRow(t *testing.T) {
 		`{"completion":"c","n":7,"prompt":["its own"]}`: {Prompt: "p", Completion: "c", Fields: map[string]json.RawMessage{
 			"n": json.RawMessage("7"), "prompt": json.RawMessage(`["its own"]`), "completion": json.RawMessage(`"old"`)}},
 	} {
-		_, err := as(t, "echo").Score(t.Context(), []Row{r})
+		_, _, err := as(t, "echo").Score(t.Context(), []Row{r})
 		if err == nil || !strings.HasSuffix(err.Error(), "exit status 5: "+want) {
 			t.Errorf("%v, want the program to have read %s", err, want)
 		}
@@ -163,13 +163,13 @@ func TestWhateverElseHappensIsAnError(t *testing.T) {
 		"deaf":  "0 lines of output for 2 completions",
 		"flood": "bytes of output",
 	} {
-		got, err := as(t, mode).Score(t.Context(), rows("a", "b"))
+		got, _, err := as(t, mode).Score(t.Context(), rows("a", "b"))
 		if err == nil || !strings.Contains(err.Error(), want) || got != nil {
 			t.Errorf("%s: %v, error %v, want %q", mode, got, err, want)
 		}
 	}
 	c := Command{Line: "no-such-program-here"}
-	if _, err := c.Score(t.Context(), rows("a")); err == nil || !strings.Contains(err.Error(), "exit status 127") {
+	if _, _, err := c.Score(t.Context(), rows("a")); err == nil || !strings.Contains(err.Error(), "exit status 127") {
 		t.Errorf("a command that is not there: %v", err)
 	}
 }
@@ -179,7 +179,7 @@ func TestTimeoutEndsEverythingTheCommandStarted(t *testing.T) {
 	c.Line += " & echo $! >&2; wait" // a child of the shell
 	c.Timeout = 2 * time.Second
 	began := time.Now()
-	_, err := c.Score(t.Context(), rows("a"))
+	_, _, err := c.Score(t.Context(), rows("a"))
 	if err == nil || !strings.Contains(err.Error(), "no answer within 2s: ") {
 		t.Fatalf("error %v", err)
 	}
@@ -210,7 +210,7 @@ func alive(pid int) bool {
 func TestCancelledByTheCaller(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(200*time.Millisecond, cancel)
-	if _, err := as(t, "slow").Score(ctx, rows("a")); !errors.Is(err, context.Canceled) {
+	if _, _, err := as(t, "slow").Score(ctx, rows("a")); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
 }
