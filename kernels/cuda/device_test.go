@@ -54,7 +54,7 @@ func (m *empty) Launch(function, grid, int, int, []uint64) error {
 	return nil
 }
 func (m *empty) Begin() error            { return nil }
-func (m *empty) End() (recording, error) { return nil, nil }
+func (m *empty) End() (recording, error) { return 0, nil }
 func (m *empty) Replay(recording) error  { return nil }
 func (m *empty) Forget(recording) error  { return nil }
 

@@ -1,0 +1,144 @@
+package cuda
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	k "github.com/r2-reasoner/r2/kernels"
+)
+
+func random(d *Device, g *rand.Rand, rows, cols int) k.Tensor {
+	t := d.New(k.F32, rows, cols)
+	vs := make([]float32, rows*cols)
+	for i := range vs {
+		vs[i] = float32(g.NormFloat64())
+	}
+	d.Write(t, floatBytes(vs))
+	return t
+}
+
+func column32(d *Device, vs ...int32) k.Tensor {
+	t := d.New(k.I32, len(vs), 1)
+	d.Write(t, intBytes(vs))
+	return t
+}
+
+func floatBytes(vs []float32) (b []byte) {
+	for _, v := range vs {
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v))
+	}
+	return b
+}
+
+func intBytes(vs []int32) (b []byte) {
+	for _, v := range vs {
+		b = binary.LittleEndian.AppendUint32(b, uint32(v))
+	}
+	return b
+}
+
+// bits reads tensors.
+func bits(t *testing.T, d *Device, ts ...k.Tensor) (all []byte) {
+	t.Helper()
+	for _, x := range ts {
+		raw := make([]byte, 4*x.Rows*x.Cols)
+		if err := d.Read(raw, x); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, raw...)
+	}
+	return all
+}
+
+// attend plays one attention on a device: sequences of so many queries that see so many keys in pages of
+// 16, or their own rows, with heads of dim columns.
+func attend(t *testing.T, d *Device, dim, queries, keys int, paged bool) []byte {
+	t.Helper()
+	g := rand.New(rand.NewPCG(uint64(dim), uint64(keys)))
+	const heads, kv, sequences = 6, 2, 2
+	q, rows := random(d, g, sequences*queries, heads*dim), sequences*keys
+	a := k.Attn{Heads: heads, KVHeads: kv, HeadDim: dim, Scale: 0.1, MaxQueries: queries,
+		Starts: column32(d, 0, int32(queries), int32(2*queries)), Lengths: column32(d, int32(keys), int32(keys))}
+	if paged {
+		pages := ceil(keys, 16)
+		order := g.Perm(2 * pages)
+		a.PageSize, a.Pages, rows = 16, d.New(k.I32, 2, pages), 2*pages*16
+		var table []int32
+		for _, p := range order {
+			table = append(table, int32(p))
+		}
+		d.Write(a.Pages, intBytes(table))
+	}
+	key, v := random(d, g, rows, kv*dim), random(d, g, rows, kv*dim)
+	out, lse := d.New(k.F32, q.Rows, q.Cols), d.New(k.F32, q.Rows, heads)
+	d.Attention(out, lse, q, key, v, a)
+	if paged {
+		return bits(t, d, out, lse)
+	}
+	dq, dk, dv, dout := random(d, g, q.Rows, q.Cols), random(d, g, rows, kv*dim), random(d, g, rows, kv*dim), random(d, g, q.Rows, q.Cols)
+	d.AttentionGrad(dq, dk, dv, dout, out, lse, q, key, v, a)
+	return bits(t, d, out, lse, dq, dk, dv)
+}
+
+// Every version of attention and of its gradient gives the bits of the first, for heads of every kernel,
+// for rows of prefills and of decode steps whose keys are several segments.
+func TestAttentionVersions(t *testing.T) {
+	for _, c := range []struct {
+		dim, queries, keys int
+		paged              bool
+	}{
+		{8, 1, 300, true}, {8, 3, 530, true}, {8, 70, 70, false}, {20, 40, 90, true}, {33, 50, 50, false}, {64, 1, 257, true},
+		{80, 37, 37, false}, {128, 2, 300, true}, {128, 20, 33, true}, {130, 21, 21, false}, {256, 1, 260, true}, {256, 9, 40, true},
+	} {
+		t.Run(fmt.Sprintf("%d columns, %d of %d, pages %v", c.dim, c.queries, c.keys, c.paged), func(t *testing.T) {
+			first, shipped := simulated(t), simulated(t)
+			first.naive = true
+			if !slices.Equal(attend(t, first, c.dim, c.queries, c.keys, c.paged), attend(t, shipped, c.dim, c.queries, c.keys, c.paged)) {
+				t.Error("the shipped version and the first differ")
+			}
+		})
+	}
+}
+
+// A product with a bf16 weight has, for every number of tokens and whether activations are one bf16 number
+// or three, the bits of the first version; K is of several segments and stages.
+func TestProductVersions(t *testing.T) {
+	const n, in = 50, 600
+	for _, pieces := range []int{1, 3} {
+		first := simulated(t)
+		first.naive, first.pieces = true, pieces
+		g := rand.New(rand.NewPCG(1, 2))
+		raw := make([]byte, 2*n*in)
+		for i := range n * in {
+			v := float32(g.NormFloat64())
+			raw[2*i], raw[2*i+1] = floatBytes([]float32{v})[2], floatBytes([]float32{v})[3]
+		}
+		x, dout := make([]float32, 70*in), make([]float32, 70*n)
+		for i := range x {
+			x[i] = float32(g.NormFloat64())
+		}
+		for i := range dout {
+			dout[i] = float32(g.NormFloat64())
+		}
+		play := func(d *Device, rows int) []byte {
+			w := d.Load(k.BF16, n, in, raw)
+			out, dx, a, b := d.New(k.F32, rows, n), d.New(k.F32, rows, in), d.New(k.F32, rows, in), d.New(k.F32, rows, n)
+			d.Write(a, floatBytes(x[:rows*in]))
+			d.Write(b, floatBytes(dout[:rows*n]))
+			d.Linear(out, a, w, k.Tensor{})
+			d.LinearGrad(dx, b, w)
+			return bits(t, d, out, dx)
+		}
+		for _, rows := range []int{1, 8, 9, 16, 17, 32, 33, 70} {
+			shipped := simulated(t)
+			shipped.pieces = pieces
+			if !slices.Equal(play(first, rows), play(shipped, rows)) {
+				t.Errorf("%d tokens, %d pieces: the shipped version and the first differ", rows, pieces)
+			}
+		}
+	}
+}
