@@ -3,10 +3,12 @@ package main
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/r2-reasoner/r2/kernels"
 	"github.com/r2-reasoner/r2/kernels/cpu"
+	"github.com/r2-reasoner/r2/kernels/cuda"
 	"github.com/r2-reasoner/r2/kernels/ref"
 	"github.com/r2-reasoner/r2/model"
 	"github.com/r2-reasoner/r2/weights"
@@ -21,7 +23,7 @@ type modelFlags struct {
 
 // deviceFlags say where and how to compute.
 type deviceFlags struct {
-	Device string `default:"auto" placeholder:"auto" help:"auto, cpu, or ref (slow float64 oracle). CUDA is not there yet."`
+	Device string `default:"auto" placeholder:"auto" help:"auto (the processor), cpu, cuda or cuda:N (an NVIDIA GPU by its number), or ref (slow float64 oracle)."`
 	DType  string `name:"dtype" default:"auto" placeholder:"auto" help:"Type of frozen matrices: auto (as stored), f32, bf16."`
 	Seed   uint64 `default:"0" help:"Fixes every random number."`
 }
@@ -47,10 +49,26 @@ func (f deviceFlags) open() (kernels.Backend, error) {
 		return cpu.New(0), nil
 	case name == "ref":
 		return ref.New(), nil
-	case strings.HasPrefix(name, "cuda"):
-		return nil, usage("--device %s: this build has no CUDA backend yet; use --device cpu", name)
+	case name == "cuda":
+		return openGPU(0)
+	case strings.HasPrefix(name, "cuda:"):
+		n, err := strconv.ParseUint(name[len("cuda:"):], 10, 16)
+		if err != nil {
+			return nil, usage("--device %s: want cuda:N, N the number of a GPU from 0", name)
+		}
+		return openGPU(int(n))
+	case name == "ptxsim":
+		return nil, usage("--device ptxsim: the simulator of a GPU is only part of the tests yet; use --device cpu")
 	}
-	return nil, usage("--device %s: want auto, cpu or ref", f.Device)
+	return nil, usage("--device %s: want auto, cpu, cuda, cuda:N or ref", f.Device)
+}
+
+func openGPU(n int) (kernels.Backend, error) {
+	d, err := cuda.Open(n)
+	if err != nil {
+		return nil, usage("--device %v; use --device cpu", err)
+	}
+	return d, nil
 }
 
 // options are the loading options that --dtype stands for.
