@@ -68,14 +68,14 @@ func scenarios(t *testing.T) []scenario {
 
 // ours is the objective of a reference result, and whether it is one this package has.
 func (r *result) ours() (Config, bool) {
-	c := Config{Loss: r.Loss, Advantage: r.Advantages, EpsilonLow: r.Epsilon, EpsilonHigh: r.EpsilonHigh, KL: r.Beta, Length: r.Length}
+	c := Config{Loss: r.Loss, Advantage: r.Advantages, EpsilonLow: r.Epsilon, EpsilonHigh: r.EpsilonHigh, KL: r.Beta, Corrected: r.Corrected, Length: r.Length}
 	if r.Delta != nil {
 		c.Delta = *r.Delta
 	}
 	if r.Level == "sequence" && r.Loss == GRPO {
 		c.Loss = GSPO
 	}
-	return c, c.Check() == nil && !r.Corrected
+	return c, c.Check() == nil
 }
 
 // unmasked keeps the values of a row whose mask is not 0.
@@ -114,7 +114,7 @@ func TestAdvantagesMatchTRL(t *testing.T) {
 }
 
 func TestLossesMatchTRL(t *testing.T) {
-	seen := map[Kind]int{}
+	seen, corrected := map[Kind]int{}, 0
 	worstLoss, worstGrad, worstMetric := 0.0, 0.0, 0.0
 	for _, s := range scenarios(t) {
 		for _, r := range s.Results {
@@ -123,6 +123,9 @@ func TestLossesMatchTRL(t *testing.T) {
 				continue
 			}
 			seen[c.Loss]++
+			if c.Corrected && c.KL != 0 {
+				corrected++
+			}
 			dl, dg, dm := s.compare(c, r)
 			if !(dl < 1e-12 && dg < 1e-12 && dm < 1e-6) {
 				t.Errorf("%s %s: loss off by %g, gradient by %g, metrics by %g", s.Scenario, r.Name, dl, dg, dm)
@@ -131,6 +134,9 @@ func TestLossesMatchTRL(t *testing.T) {
 		}
 	}
 	t.Logf("results by loss %v; worst difference of a loss %.2g, of a derivative %.2g, of a metric (float32) %.2g", seen, worstLoss, worstGrad, worstMetric)
+	if corrected < 4 {
+		t.Errorf("only %d results with the KL weighed by the ratio", corrected)
+	}
 	for _, k := range Kinds {
 		if seen[k] < 8 {
 			t.Errorf("only %d results of loss %s", seen[k], k)

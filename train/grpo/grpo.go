@@ -2,10 +2,9 @@
 // advantages of groups of completions, the derivative of the loss by each token's log-probability,
 // and the training step. It knows neither a model nor a device: those are a [Sampler] and a [Policy].
 //
-// Losses, their normalisations and their constants are those of TRL 1.16 with one difference: the KL
-// term is the plain estimator exp(ref-logp) - (ref-logp) - 1 (k3, Schulman 2020), which TRL multiplies
-// by the ratio unless told not to. Denominators are always those of the whole step, so gradients do
-// not depend on how it is cut into batches.
+// Losses, their normalisations and their constants are those of TRL 1.16; its default of weighing the
+// KL term by the ratio is [Config].Corrected here, off unless asked for. Denominators are always those
+// of the whole step, so gradients do not depend on how it is cut into batches.
 package grpo
 
 import (
@@ -21,6 +20,8 @@ type Rollout struct {
 	LogProbs    []float32  // of each token of the completion, under the policy that drew it
 	Temperature float32    // it was drawn at; 0: 1
 	Masks       [][]uint32 // the ids that were allowed at each token of the completion; nil: all
+
+	Truncated bool // cut off at the most tokens it may have
 
 	Reward    float32
 	Failed    bool // the reward could not be computed: left out of the group, and counted

@@ -22,15 +22,37 @@ const (
 // Kinds are the losses there are.
 var Kinds = []Kind{GRPO, BNPO, DrGRPO, DAPO, CISPO, GSPO}
 
+// A Divergence names an estimator of the KL divergence from the reference, a token at a time, of
+// d = log-probability under the reference less that of the policy (Schulman 2020).
+type Divergence string
+
+const (
+	K1 Divergence = "k1" // -d: unbiased; its derivative is the constant 1, so it only pulls when Corrected
+	K2 Divergence = "k2" // d²/2: biased; its derivative is the divergence's own, unbiased
+	K3 Divergence = "k3" // exp(d) - d - 1: unbiased and never negative, as in the paper
+)
+
+// An Overlong says what becomes of a completion that was cut off at the most tokens it may have.
+type Overlong string
+
+const (
+	Kept      Overlong = ""        // nothing: it is judged as it stands
+	Masked    Overlong = "mask"    // its reward counts in the group, its tokens are not trained on (Yu et al. 2025)
+	Penalised Overlong = "penalty" // a reward falls by up to 1 over the last fifth of Length (soft punishment, same paper)
+)
+
 // Config is the objective. It is read, never written.
 type Config struct {
 	Loss        Kind
 	Advantage   Scale
-	EpsilonLow  float64 // the ratio is clipped to [1-EpsilonLow, 1+EpsilonHigh]
-	EpsilonHigh float64 // cispo's cap is EpsilonHigh itself, as in TRL: 5 is a usual value there
-	Delta       float64 // most that the unclipped ratio counts for; 0: no such limit (INTELLECT-2, 2025)
-	KL          float64 // weight of the divergence from the reference; 0: the reference is not asked
-	Length      int     // most tokens of a completion; only dr_grpo needs it
+	EpsilonLow  float64    // the ratio is clipped to [1-EpsilonLow, 1+EpsilonHigh]
+	EpsilonHigh float64    // cispo's cap is EpsilonHigh itself, as in TRL: 5 is a usual value there
+	Delta       float64    // most that the unclipped ratio counts for; 0: no such limit (INTELLECT-2, 2025)
+	KL          float64    // weight of the divergence from the reference; 0: the reference is not asked
+	Kind        Divergence // the estimator; "": k3
+	Corrected   bool       // the estimate is weighed by the ratio, which has its gradient too (TRL's default)
+	Overlong    Overlong
+	Length      int // most tokens of a completion; dr_grpo and a penalty for overlong ones need it
 }
 
 // Check reports the first setting that makes no sense.
@@ -48,6 +70,12 @@ func (c *Config) Check() error {
 		return fmt.Errorf("delta %v: it must be 0 (no limit) or above 1", c.Delta)
 	case !(c.KL >= 0) || math.IsInf(c.KL, 0):
 		return fmt.Errorf("kl %v: the weight must be a number from 0 up", c.KL)
+	case c.Kind != "" && c.Kind != K1 && c.Kind != K2 && c.Kind != K3:
+		return fmt.Errorf("divergence %q is not known: use one of k1, k2, k3", c.Kind)
+	case c.Overlong != Kept && c.Overlong != Masked && c.Overlong != Penalised:
+		return fmt.Errorf("overlong %q is not known: use mask or penalty, or leave it out", c.Overlong)
+	case c.Overlong == Penalised && c.Length <= 0:
+		return fmt.Errorf("a penalty for overlong completions needs the most tokens one may have: set it above 0, not %d", c.Length)
 	case c.Loss == DrGRPO && c.Length <= 0:
 		return fmt.Errorf("loss dr_grpo divides by the most tokens a completion may have: set it above 0, not %d", c.Length)
 	}
@@ -90,6 +118,13 @@ func (c *Config) Row(coef []float64, r Row, of Totals) (t Terms) {
 			shared += (lp - r.Old[i]) / float64(len(r.LogProbs))
 		}
 	}
+	pull := 0.0 // gspo's mean of the estimates, which the shared ratio weighs when Corrected
+	if c.Loss == GSPO && c.Corrected && c.KL != 0 {
+		for i, lp := range r.LogProbs {
+			k, _ := c.divergence(r.Ref[i] - lp)
+			pull += k / float64(len(r.LogProbs))
+		}
+	}
 	for i, lp := range r.LogProbs {
 		logRatio := shared
 		if c.Loss != GSPO && r.Old != nil {
@@ -99,7 +134,15 @@ func (c *Config) Row(coef []float64, r Row, of Totals) (t Terms) {
 		// stands in n equal terms: the coefficient comes out as for a ratio of the token's own.
 		loss, g, clipped := c.surrogate(logRatio, lp, r.Advantage)
 		if c.KL != 0 {
-			k, dk := divergence(r.Ref[i] - lp)
+			k, dk := c.divergence(r.Ref[i] - lp)
+			if c.Corrected {
+				ratio, dratio := growth(logRatio)
+				weighed := k // what the ratio's derivative multiplies
+				if c.Loss == GSPO {
+					weighed = pull
+				}
+				k, dk = k*ratio, dk*ratio+weighed*dratio
+			}
 			loss, g, t.KL = loss+c.KL*k, g+c.KL*dk, t.KL+k
 		}
 		if clipped {
@@ -146,8 +189,14 @@ func (c *Config) surrogate(logRatio, logp, adv float64) (loss, grad float64, cli
 	return -r * adv, -dr * adv, clipped
 }
 
-// divergence is k3 = exp(d) - d - 1 of d = ref - logp, and its derivative by logp.
-func divergence(d float64) (k, dk float64) {
+// divergence is the estimate at d = ref - logp, and its derivative by logp.
+func (c *Config) divergence(d float64) (k, dk float64) {
+	switch c.Kind {
+	case K1:
+		return -d, 1
+	case K2:
+		return d * d / 2, -d
+	}
 	e, de := growth(d)
 	return e - d - 1, 1 - de
 }

@@ -24,6 +24,8 @@ func anyScene(t *rapid.T) scene {
 		EpsilonHigh: rapid.Float64Range(0.01, 2).Draw(t, "high"),
 		KL:          rapid.SampledFrom([]float64{0, 0.04, 1}).Draw(t, "kl"),
 		Delta:       rapid.SampledFrom([]float64{0, 1.5, 3}).Draw(t, "delta"),
+		Kind:        rapid.SampledFrom([]Divergence{"", K1, K2, K3}).Draw(t, "divergence"),
+		Corrected:   rapid.Bool().Draw(t, "corrected"),
 		Length:      16,
 	}}
 	number := func(lo, hi float64) *rapid.Generator[float64] { return rapid.Float64Range(lo, hi) }
@@ -108,7 +110,7 @@ func TestDerivativesMatchGorgonia(t *testing.T) {
 	worst := 0.0
 	rapid.Check(t, func(t *rapid.T) {
 		s := anyScene(t)
-		s.c.Delta = 0
+		s.c.Delta, s.c.Kind, s.c.Corrected = 0, K3, false
 		if s.c.Loss == CISPO || s.of.Tokens == 0 || s.kinked() {
 			t.Skip()
 		}
@@ -223,7 +225,8 @@ func TestNothingOverflows(t *testing.T) {
 	c.KL = 1
 	for _, kind := range Kinds {
 		c.Loss, c.Length = kind, 1
-		for _, adv := range []float64{-3, 3} {
+		for i, adv := range []float64{-3, 3, -3, 3} {
+			c.Corrected = i >= 2
 			for _, far := range []float64{0, -1e4} {
 				coef := make([]float64, 1)
 				got := c.Row(coef, Row{Advantage: adv, LogProbs: []float64{far}, Old: []float64{-1e4 - far}, Ref: []float64{-1e4 - far}}, Totals{1, 1})

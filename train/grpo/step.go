@@ -23,18 +23,20 @@ type Trainer[T any] struct {
 // Stats is what a step did. Means and shares are over all that was drawn, groups dropped for others
 // included, unless they say otherwise.
 type Stats struct {
-	Loss         float64 `json:"loss"`          // mean over the updates, each before it
-	RewardMean   float64 `json:"reward_mean"`   // of rewards that could be computed
-	RewardStd    float64 `json:"reward_std"`    // mean of the groups' standard deviations
-	KL           float64 `json:"kl"`            // mean estimate over the tokens trained on; 0 when it is off
-	ClipShare    float64 `json:"clip_share"`    // of the step's tokens, how many the clip keeps from learning
-	ZeroVariance float64 `json:"zero_variance"` // share of the groups whose rewards agree
-	Parity       float64 `json:"parity"`        // largest |logp(sampler) - logp(trainer)| before the first update
-	LengthMean   float64 `json:"length_mean"`   // tokens of a completion
-	GradNorm     float64 `json:"grad_norm"`     // of the last update, before clipping
-	Tokens       int     `json:"tokens"`        // of all completions
-	Failed       int     `json:"failed"`        // rewards that could not be computed
-	Refilled     int     `json:"refilled"`      // spare tasks drawn for
+	Loss         float64 `json:"loss"`             // mean over the updates, each before it
+	RewardMean   float64 `json:"reward_mean"`      // of rewards that could be computed
+	RewardStd    float64 `json:"reward_std"`       // mean of the groups' standard deviations
+	KL           float64 `json:"kl"`               // mean estimate over the tokens trained on; 0 when it is off
+	Entropy      float64 `json:"entropy_estimate"` // mean of -logp of the tokens drawn, in nats: unbiased for the sampler's mean entropy
+	Truncated    float64 `json:"truncated"`        // share of the completions cut off at their limit
+	ClipShare    float64 `json:"clip_share"`       // of the step's tokens, how many the clip keeps from learning
+	ZeroVariance float64 `json:"zero_variance"`    // share of the groups whose rewards agree
+	Parity       float64 `json:"parity"`           // largest |logp(sampler) - logp(trainer)| before the first update
+	LengthMean   float64 `json:"length_mean"`      // tokens of a completion
+	GradNorm     float64 `json:"grad_norm"`        // of the last update, before clipping
+	Tokens       int     `json:"tokens"`           // of all completions
+	Failed       int     `json:"failed"`           // rewards that could not be computed
+	Refilled     int     `json:"refilled"`         // spare tasks drawn for
 }
 
 // Step draws and scores a group for each task, and updates the policy with learning rate lr. A group
@@ -51,7 +53,7 @@ func (t *Trainer[T]) Step(ctx context.Context, tasks, spare []T, lr float32) (St
 	}
 	kept := append([][]Rollout(nil), drawn...)
 	for {
-		dull := agreeing(kept)
+		dull := t.agreeing(kept)
 		n := min(len(dull), len(spare))
 		if n == 0 {
 			break
@@ -62,12 +64,13 @@ func (t *Trainer[T]) Step(ctx context.Context, tasks, spare []T, lr float32) (St
 		}
 		drawn, spare, st.Refilled = append(drawn, more...), spare[n:], st.Refilled+n
 		for _, g := range more {
-			if varied(rewards(g)) {
+			if varied(t.values(g)) {
 				kept[dull[0]], dull = g, dull[1:]
 			}
 		}
 	}
 	st.count(drawn)
+	st.ZeroVariance = float64(len(t.agreeing(drawn))) / float64(len(drawn))
 	if st.Failed == len(drawn)*t.Group {
 		return st, fmt.Errorf("grpo: score: none of the %d rewards could be computed", st.Failed)
 	}
@@ -152,10 +155,30 @@ func rewards(g []Rollout) (v []float64) {
 	return v
 }
 
-// agreeing lists the groups whose rewards do not differ.
-func agreeing(groups [][]Rollout) (at []int) {
+// values are what a group's advantages are made of: its rewards, less a penalty for length where the
+// objective has one.
+func (c *Config) values(g []Rollout) (v []float64) {
+	for _, r := range g {
+		if !r.Failed {
+			v = append(v, float64(r.Reward)-c.penalty(len(r.LogProbs)))
+		}
+	}
+	return v
+}
+
+// penalty grows from 0 to 1 over the last fifth of the tokens that a completion may have.
+func (c *Config) penalty(tokens int) float64 {
+	if c.Overlong != Penalised {
+		return 0
+	}
+	margin := float64(c.Length) / 5
+	return min(max((float64(tokens-c.Length)+margin)/margin, 0), 1)
+}
+
+// agreeing lists the groups whose completions are all worth the same.
+func (c *Config) agreeing(groups [][]Rollout) (at []int) {
 	for i, g := range groups {
-		if !varied(rewards(g)) {
+		if !varied(c.values(g)) {
 			at = append(at, i)
 		}
 	}
@@ -172,17 +195,24 @@ func (st *Stats) count(groups [][]Rollout) {
 		for _, r := range g {
 			lengths = append(lengths, float64(len(r.LogProbs)))
 			st.Tokens += len(r.LogProbs)
+			for _, lp := range r.LogProbs {
+				st.Entropy -= float64(lp)
+			}
+			if r.Truncated {
+				st.Truncated++
+			}
 		}
 	}
 	st.RewardMean, st.RewardStd, st.LengthMean = mean(all), mean(spread), mean(lengths)
-	st.ZeroVariance = float64(len(agreeing(groups))) / float64(len(groups))
+	st.Entropy /= float64(max(st.Tokens, 1))
+	st.Truncated /= float64(max(len(lengths), 1))
 }
 
 // assign sets the rollouts' advantages; one without a reward has none.
 func (t *Trainer[T]) assign(groups [][]Rollout) {
 	values := make([][]float64, len(groups))
 	for i, g := range groups {
-		values[i] = rewards(g)
+		values[i] = t.values(g)
 	}
 	for i, adv := range Advantages(values, t.Advantage) {
 		for j := range groups[i] {

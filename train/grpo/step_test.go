@@ -392,6 +392,9 @@ func TestConfigRefuses(t *testing.T) {
 		"epsilon high NaN": {Loss: GRPO, Advantage: PerGroup, EpsilonHigh: math.NaN()},
 		"delta 0.5":        {Loss: GRPO, Advantage: PerGroup, Delta: 0.5},
 		"kl -1":            {Loss: GRPO, Advantage: PerGroup, KL: -1},
+		`divergence "k4"`:  {Loss: GRPO, Advantage: PerGroup, Kind: "k4"},
+		`overlong "cut"`:   {Loss: GRPO, Advantage: PerGroup, Overlong: "cut"},
+		"a penalty for":    {Loss: GRPO, Advantage: PerGroup, Overlong: Penalised},
 		"set it above 0":   {Loss: DrGRPO, Advantage: PerGroup},
 	} {
 		if err := c.Check(); err == nil || !strings.Contains(err.Error(), want) {
@@ -437,6 +440,54 @@ func TestPolicyErrorsComeThrough(t *testing.T) {
 		tr.Policy = broken{p, at}
 		if _, err := tr.Step(t.Context(), []int{0}, nil, 1); !errors.Is(err, errBroken) || !strings.Contains(err.Error(), at) {
 			t.Errorf("%s: error %v", at, err)
+		}
+	}
+}
+
+func TestOverlongCompletions(t *testing.T) {
+	long := func() []Rollout {
+		cut := rollout(1, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3)
+		cut.Truncated = true
+		return []Rollout{cut, rollout(0, 2), rollout(1, 1, 1)}
+	}
+	kept, a := trainer(usual, long())
+	st, err := kept.Step(t.Context(), []int{0}, nil, 1)
+	if err != nil || len(a.coefs) != 13 || st.Truncated != 1.0/3 || math.Abs(st.Entropy-math.Log(4)) > 1e-7 {
+		t.Fatalf("kept: %+v, %v, %d coefficients", st, err, len(a.coefs))
+	}
+	c := usual
+	c.Overlong, c.KL = Masked, 0.1
+	masked, b := trainer(c, long())
+	if st, err = masked.Step(t.Context(), []int{0}, nil, 1); err != nil {
+		t.Fatal(err)
+	}
+	// Its reward counts in the group and it in the denominators: the others learn what they did.
+	if !slices.Equal(b.coefs, a.coefs[10:]) || math.Abs(st.RewardMean-2.0/3) > 1e-12 {
+		t.Errorf("masked: %+v, coefficients %v; want %v", st, b.coefs, a.coefs[10:])
+	}
+	c = usual
+	c.Overlong, c.Length = Penalised, 10
+	penalised, d := trainer(c, long())
+	plain := long()
+	plain[0].Reward = 0 // at the limit the penalty is 1
+	by, e := trainer(usual, plain)
+	if st, err = penalised.Step(t.Context(), []int{0}, nil, 1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := by.Step(t.Context(), []int{0}, nil, 1); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(d.coefs, e.coefs) || math.Abs(st.RewardMean-2.0/3) > 1e-12 {
+		t.Errorf("penalised: %+v, coefficients %v; want %v", st, d.coefs, e.coefs)
+	}
+}
+
+// The values of the paper: nothing up to 16384 tokens of 20480, then a line down to 1 (DAPO, equation 13).
+func TestPenaltyIsTheSoftOverlongPunishment(t *testing.T) {
+	c := Config{Overlong: Penalised, Length: 20480}
+	for tokens, want := range map[int]float64{0: 0, 16384: 0, 18432: 0.5, 19456: 0.75, 20480: 1} {
+		if got := c.penalty(tokens); math.Abs(got-want) > 1e-12 {
+			t.Errorf("%d tokens: penalty %v, want %v", tokens, got, want)
 		}
 	}
 }

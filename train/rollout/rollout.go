@@ -78,6 +78,9 @@ func (s *Source) group(ctx context.Context, prompt []int32, n int, seed uint64, 
 			o := &out[e.Sample]
 			o.Tokens, o.LogProbs = append(o.Tokens, e.Token.ID), append(o.LogProbs, e.Token.LogProb)
 		}
+		if e.Done == engine.Length {
+			out[e.Sample].Truncated = true
+		}
 	}
 	if choices == nil {
 		return out, nil
