@@ -3,12 +3,10 @@
 package report
 
 import (
-	"bytes"
 	_ "embed"
 	"fmt"
 	"html/template"
 	"io"
-	"strings"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
@@ -28,6 +26,7 @@ type Section struct {
 	Text    string
 	Table   *Table
 	Plot    *Scatter
+	Lines   *Lines
 	Chains  []Chain
 }
 
@@ -61,7 +60,7 @@ type Link struct{ Subtask, Model, Answer string }
 //go:embed page.html
 var pageHTML string
 
-var page = template.Must(template.New("page").Funcs(template.FuncMap{"svg": svg}).Parse(pageHTML))
+var page = template.Must(template.New("page").Funcs(template.FuncMap{"svg": svg, "lines": lines}).Parse(pageHTML))
 
 // Write writes the page.
 func Write(w io.Writer, p *Page) error { return page.Execute(w, p) }
@@ -87,17 +86,5 @@ func svg(s *Scatter) (template.HTML, error) {
 	p.Add(plotter.NewGrid(), dots, labels)
 	p.X.Min = 0
 	p.X.Max *= 1.2 // room for the rightmost name
-	c, err := p.WriterTo(6*vg.Inch, 3.5*vg.Inch, "svg")
-	if err != nil {
-		return "", fmt.Errorf("report: %w", err)
-	}
-	var b bytes.Buffer
-	if _, err := c.WriteTo(&b); err != nil {
-		return "", fmt.Errorf("report: %w", err)
-	}
-	text := b.String()
-	if at := strings.Index(text, "<svg"); at >= 0 {
-		text = text[at:]
-	}
-	return template.HTML(text), nil
+	return render(p, 6*vg.Inch, 3.5*vg.Inch)
 }
