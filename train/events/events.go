@@ -22,7 +22,7 @@ type Writer struct{ w io.Writer }
 func NewWriter(w io.Writer, at float64) (*Writer, error) {
 	e := &Writer{w}
 	event := double(nil, 1, at)
-	return e, e.record(bytes(event, 3, []byte("brain.Event:2")))
+	return e, e.record(delimited(event, 3, []byte("brain.Event:2")))
 }
 
 // Append goes on with a file that NewWriter began.
@@ -32,15 +32,15 @@ func Append(w io.Writer) *Writer { return &Writer{w} }
 func (e *Writer) Scalars(at float64, step int64, values map[string]float64) error {
 	var summary []byte
 	for _, tag := range slices.Sorted(maps.Keys(values)) {
-		value := bytes(nil, 1, []byte(tag))
+		value := delimited(nil, 1, []byte(tag))
 		value = binary.AppendUvarint(value, 2<<3|5) // simple_value, fixed32
 		value = binary.LittleEndian.AppendUint32(value, math.Float32bits(float32(values[tag])))
-		summary = bytes(summary, 1, value)
+		summary = delimited(summary, 1, value)
 	}
 	event := double(nil, 1, at)
 	event = binary.AppendUvarint(event, 2<<3|0) // step, varint
 	event = binary.AppendUvarint(event, uint64(step))
-	return e.record(bytes(event, 5, summary))
+	return e.record(delimited(event, 5, summary))
 }
 
 // record frames data: its length, the length's checksum, itself, its checksum; in one Write.
@@ -62,8 +62,8 @@ func masked(b []byte) uint32 {
 	return (c>>15 | c<<17) + 0xa282ead8
 }
 
-// bytes appends a length-delimited field.
-func bytes(b []byte, field uint64, v []byte) []byte {
+// delimited appends a length-delimited field.
+func delimited(b []byte, field uint64, v []byte) []byte {
 	b = binary.AppendUvarint(b, field<<3|2)
 	b = binary.AppendUvarint(b, uint64(len(v)))
 	return append(b, v...)
