@@ -37,7 +37,11 @@ type grpoCmd struct {
 	Advantage     string  `default:"group" help:"Advantages divided by the deviation of the group, the batch, or none."`
 	Epsilon       string  `default:"0.2,0.28" help:"How far the ratio may fall and rise before it is clipped."`
 	KL            float64 `name:"kl" default:"0.04" help:"Weight of the divergence from the reference policy."`
-	KLKind        string  `name:"kl-kind" default:"k3" help:"The estimator: k3 (k1 and k2 are not there yet)."`
+	KLKind        string  `name:"kl-kind" default:"k3" help:"The estimator: k1, k2 or k3."`
+	KLRef         string  `name:"kl-ref" default:"start" help:"The reference policy: start (the adapter training begins from) or base."`
+	KLCorrect     bool    `name:"kl-correct" help:"Weigh the divergence by the ratio, as TRL does by default."`
+	Delta         float64 `help:"Most that the unclipped ratio counts for; 0: no such limit."`
+	Overlong      string  `default:"keep" help:"Completions cut off at --max-tokens: keep, mask (not trained on) or penalty (up to 1 off over the last fifth)."`
 	Updates       int     `default:"1" help:"Optimizer steps on the rollouts of a step."`
 	Refill        int     `default:"0" help:"Most prompts a step draws in place of ones whose rewards agree."`
 	AllowMismatch bool    `help:"Go on where sampler and trainer disagree on a log-probability."`
@@ -116,7 +120,11 @@ func (c *grpoCmd) Run(ctx context.Context) error {
 
 // config is the objective the flags describe.
 func (c *grpoCmd) config() (grpo.Config, error) {
-	cfg := grpo.Config{Loss: grpo.Kind(c.Loss), Advantage: grpo.Scale(c.Advantage), KL: c.KL, Length: c.MaxTokens}
+	cfg := grpo.Config{Loss: grpo.Kind(c.Loss), Advantage: grpo.Scale(c.Advantage), KL: c.KL, Length: c.MaxTokens,
+		Kind: grpo.Divergence(c.KLKind), Corrected: c.KLCorrect, Delta: c.Delta, Overlong: grpo.Overlong(c.Overlong)}
+	if c.Overlong == "keep" {
+		cfg.Overlong = grpo.Kept
+	}
 	low, high, ok := strings.Cut(c.Epsilon, ",")
 	if !ok {
 		high = low
@@ -137,8 +145,8 @@ func (c *grpoCmd) config() (grpo.Config, error) {
 		return cfg, usage("--reward-cmd, --reward-url and --module: give one")
 	case c.Module != "":
 		return cfg, usage("--module is not there yet from the command line; r2 demo trains the allocator")
-	case c.KLKind != "k3":
-		return cfg, usage("--kl-kind %s is not there yet; use k3", c.KLKind)
+	case c.KLRef != "start" && c.KLRef != "base":
+		return cfg, usage("--kl-ref %s is not known: use start or base", c.KLRef)
 	case sources == 0 && c.Task == "":
 		return cfg, usage("say where rewards come from: --task, --reward-cmd or --reward-url")
 	case (c.RewardCmd != "" || c.RewardURL != "") && c.Data == "":
@@ -162,8 +170,12 @@ func (c *grpoCmd) open() (h *host, ad, ref *model.Adapter, err error) {
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	return openPolicy(be, trainFlags{model: c.Model, lora: c.LoRA, init: c.InitAdapter, deviceFlags: c.deviceFlags},
+	h, ad, ref, err = openPolicy(be, trainFlags{model: c.Model, lora: c.LoRA, init: c.InitAdapter, deviceFlags: c.deviceFlags},
 		hostOptions{sequences: min(64, c.Prompts*c.Samples)})
+	if c.KLRef == "base" {
+		ref = nil
+	}
+	return h, ad, ref, err
 }
 
 // openPolicy opens a base, the adapter to train over it (number 1 of the engine), and the adapter it
@@ -209,7 +221,8 @@ func (c *grpoCmd) settings() ([]setting, error) {
 	return append([]setting{{"command", "grpo"}, {"model", c.Model}, {"init_adapter", c.InitAdapter}, {"lora", c.LoRA},
 		{"task", c.Task}, {"reward_cmd", c.RewardCmd}, {"reward_url", c.RewardURL}, {"data", c.Data}, {"data_sha256", hash}, {"steps", c.Steps},
 		{"prompts", c.Prompts}, {"samples", c.Samples}, {"max_tokens", c.MaxTokens}, {"temperature", c.Temperature},
-		{"loss", c.Loss}, {"advantage", c.Advantage}, {"epsilon", c.Epsilon}, {"kl", c.KL}, {"updates", c.Updates},
+		{"loss", c.Loss}, {"advantage", c.Advantage}, {"epsilon", c.Epsilon}, {"kl", c.KL},
+		{"kl_kind", c.KLKind}, {"kl_ref", c.KLRef}, {"kl_correct", c.KLCorrect}, {"delta", c.Delta}, {"overlong", c.Overlong}, {"updates", c.Updates},
 		{"refill", c.Refill}, {"seed", c.Seed}, {"dtype", c.DType}}, c.optimizerFlags.settings()...), nil
 }
 
