@@ -46,6 +46,9 @@ func (v *vocabulary) need() error {
 // learn turns a row into an example to train on. end appends the end-of-text token to a completion.
 func (v *vocabulary) learn(e *example, end bool) (sft.Example, error) {
 	tokens, mask, err := v.tokens(e, end)
+	if err == nil && !slices.Contains(mask[1:], true) {
+		err = fmt.Errorf("there is nothing to learn in the row: no assistant's turn, an empty completion, or a mask of zeros")
+	}
 	return sft.Example{Tokens: tokens, Mask: mask}, err
 }
 
@@ -89,7 +92,7 @@ func (v *vocabulary) completion(prompt, completion string, end bool) (ids []int3
 	ids = v.text.Encode(prompt, true)
 	n := len(ids)
 	ids = append(ids, v.text.Encode(completion, false)...)
-	if end && len(v.eos) > 0 && !slices.Contains(v.eos, ids[len(ids)-1]) {
+	if end && len(v.eos) > 0 && (len(ids) == n || !slices.Contains(v.eos, ids[len(ids)-1])) {
 		eos := v.eos[0]
 		if id, ok := v.text.EOS(); ok {
 			eos = id
@@ -136,8 +139,14 @@ func (v *vocabulary) conversation(ms []router.Message) (ids []int32, mask []bool
 		add(turn[len(prompt):], true)
 		done = turn
 	}
-	if done == "" {
-		return nil, nil, fmt.Errorf("no message of role assistant")
+	if len(ms) > 0 && ms[len(ms)-1].Role != "assistant" { // what follows the last answer is only read
+		all, err := v.render(ms, false)
+		if err != nil {
+			return nil, nil, err
+		}
+		if len(all) > len(done) && all[:len(done)] == done {
+			add(all[len(done):], false)
+		}
 	}
 	return ids, mask, nil
 }

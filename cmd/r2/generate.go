@@ -203,20 +203,13 @@ func (c *generateCmd) sampling(p *sample.Params, r *generateRow) {
 }
 
 func (c *generateCmd) adapter(h *host, r *generateRow) (string, error) {
-	use := c.Use
-	if use == "" && len(h.adapters) == 1 {
-		use = h.adapters[0]
+	if r.Model == nil {
+		return h.only(c.Use)
 	}
-	if use == "" && len(h.adapters) > 1 {
-		return "", usage("several adapters are given: say with --use NAME which one answers")
+	if *r.Model == h.name {
+		return "", nil
 	}
-	if r.Model != nil {
-		use = *r.Model
-		if use == h.name {
-			use = ""
-		}
-	}
-	return use, nil
+	return *r.Model, nil
 }
 
 func set[T any](to *T, from *T) {

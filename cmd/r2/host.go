@@ -176,6 +176,17 @@ func (h *host) adapter(name string) (int, error) {
 	return 0, fmt.Errorf("there is no adapter %q; there are %q", name, h.adapters)
 }
 
+// only is the adapter to use where one is named or not: the only one there is, else the base.
+func (h *host) only(use string) (string, error) {
+	switch {
+	case use != "" || len(h.adapters) == 0:
+		return use, nil
+	case len(h.adapters) > 1:
+		return "", usage("several adapters are given: say with --use NAME which one")
+	}
+	return h.adapters[0], nil
+}
+
 // eos are the ids that end a text.
 func (h *host) eos() []int32 {
 	var ids []int32

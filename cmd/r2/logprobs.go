@@ -62,9 +62,9 @@ func (c *logprobsCmd) Run(ctx context.Context) error {
 		return err
 	}
 	defer h.Close()
-	use := c.Use
-	if use == "" && len(h.adapters) > 0 {
-		use = h.adapters[0]
+	use, err := h.only(c.Use)
+	if err != nil {
+		return err
 	}
 	adapter, err := h.adapter(use)
 	if err != nil {
