@@ -1,0 +1,214 @@
+package cuda
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	k "github.com/r2-reasoner/r2/kernels"
+	"github.com/r2-reasoner/r2/kernels/cuda/testdata/interpreter"
+)
+
+// A mutation is a bug planted in the PTX of one kernel, and a part of the backend that must see it.
+type mutation struct {
+	bug, kernel string
+	find        string // a regular expression
+	nth         int    // match, from 0
+	put         string
+	play        func(t *testing.T, d *Device) ([]byte, error)
+}
+
+const (
+	barrier = `bar\.sync\s+0;`
+	waitOne = `cp\.async\.wait_group 1;`
+	late    = "cp.async.wait_group 2;"
+)
+
+var mutations = []mutation{
+	{"no barrier before the sum of warps", "rmsnorm", barrier, 0, "", playNorm},
+	{"no barrier before the pieces are joined", "squares_join", barrier, 0, "", playSquares},
+	{"a warp's sum misses half its lanes", "rmsnorm_v1", `mov\.u32(\s+%r\d+, )16;`, 0, "mov.u32${1}8;", playNorm},
+	{"no barrier after the maximum", "sample", barrier, 0, "", playSample},
+	{"no barrier before the blocks are added", "sample", barrier, 1, "", playSample},
+	{"no barrier after the total", "sample", barrier, 2, "", playSample},
+	{"the mask's bit is of the next id", "logprob", `(and\.b32\s+%r\d+, %r\d+, )31;`, 0, "${1}30;", playSample},
+	{"one column too many", "add", `setp\.ge\.s32`, 0, "setp.gt.s32", playRows},
+	{"one row too many", "add", `setp\.lt\.s32`, 0, "setp.le.s32", playRows},
+	{"an index at the table's end is taken", "gather", `setp\.lt\.s32(\s+%p8)`, 0, "setp.le.s32${1}", playRows},
+	{"no barrier before a stage is filled again", "matmul", barrier, 0, "", playMatMul},
+	{"a stage is read before it is there", "matmul", waitOne, 0, late, playMatMul},
+	{"no barrier before a thin stage is filled again", "matmul_thin", barrier, 0, "", playThin},
+	{"a thin stage is read before it is there", "matmul_thin", waitOne, 0, late, playThin},
+	{"no barrier before segments are added", "linear_few8", barrier, 0, "", playFew},
+	{"no barrier before the next segments", "linear_few8", barrier, 1, "", playFew},
+	{"two registers of a fragment exchanged", "linear_few8", `(mma\.sync\S+ \{[^}]*\}, )\{(%r\d+),(%r\d+),`, 8, "${1}{${3},${2},", playFew},
+	{"a fragment's rows 8 to 15 are rows 0 to 7", "linear_many", `(mma\.sync\S+ \{[^}]*\}, )\{(%r\d+),(%r\d+),`, 3, "${1}{${2},${2},", playMany},
+	{"a tile is read before it is there", "linear_many", waitOne, 0, late, playMany},
+	{"no barrier between tiles", "linear_many", barrier, 0, "", playMany},
+	{"a fragment that is not turned", "linear_grad", `(ldmatrix\.sync\.aligned\.m8n8\.x4)\.trans`, 0, "${1}", playMany},
+	{"no barrier between the gradient's tiles", "linear_grad", barrier, 0, "", playMany},
+	{"what is left of an activation is dropped", "pack_tokens", `sub(\.(?:rn\.)?f32\s+%f\d+, %f\d+, )%f\d+;`, 0, "sub${1}%f1;", playFew},
+	{"keys are read before they are there", "attention_rows32", waitOne, 0, late, playPrefill},
+	{"no barrier before keys are used", "attention_rows32", barrier, 0, "", playPrefill},
+	{"no barrier before a stage of keys is filled again", "attention_rows32", barrier, 1, "", playPrefill},
+	{"the next page", "attention_rows32", `(ld\.global\.s32\s+%rd\d+, \[%rd\d+)\];`, 1, "${1}+4];", playPrefill},
+	{"keys of a segment are read before they are there", "attention_split32", waitOne, 0, late, playDecode},
+	{"no barrier before a segment's keys are used", "attention_split32", barrier, 0, "", playDecode},
+	{"no barrier between a segment's stages", "attention_split32", barrier, 1, "", playDecode},
+	{"every other segment is left out", "attention_join", `add\.s32(\s+%r\d+, %r\d+, )256;`, 0, "add.s32${1}512;", playDecode},
+	{"the gradient's keys are read before they are there", "attention_grad_q32", waitOne, 0, late, playGradient},
+	{"no barrier between blocks of keys", "attention_grad_q32", barrier, 1, "", playGradient},
+	{"the gradient's queries are read before they are there", "attention_grad_kv32", waitOne, 0, late, playGradient},
+	{"no barrier between blocks of queries", "attention_grad_kv32", barrier, 1, "", playGradient},
+}
+
+// Each planted bug is caught: by a check of the simulator or by another answer. The test's log is the table.
+func TestMutations(t *testing.T) {
+	for _, m := range mutations {
+		t.Run(m.kernel+" "+m.bug, func(t *testing.T) {
+			want, err := m.play(t, simulated(t))
+			if err != nil {
+				t.Fatalf("without the bug: %v", err)
+			}
+			planted := false
+			s := &simulator{gpu: &interpreter.Device{Race: true}}
+			s.edit = func(text string) string {
+				edited, ok := m.plant(text)
+				planted = planted || ok
+				return edited
+			}
+			d, err := open(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !planted {
+				t.Fatalf("%s has no match %d of %q", m.kernel, m.nth, m.find)
+			}
+			switch got, err := m.play(t, d); {
+			case err != nil:
+				text := err.Error()
+				t.Logf("| %s | %s | %s |", m.kernel, m.bug, text[:min(len(text), 160)])
+			case !slices.Equal(got, want):
+				t.Logf("| %s | %s | another answer |", m.kernel, m.bug)
+			default:
+				t.Error("not caught")
+			}
+		})
+	}
+}
+
+// plant puts the bug into a module's text, where the kernel is there.
+func (m mutation) plant(text string) (string, bool) {
+	from := strings.Index(text, ".entry "+m.kernel+"(")
+	if from < 0 {
+		return text, false
+	}
+	to := len(text)
+	if n := strings.Index(text[from+1:], ".entry "); n >= 0 {
+		to = from + 1 + n
+	}
+	re := regexp.MustCompile(m.find)
+	all := re.FindAllStringSubmatchIndex(text[from:to], -1)
+	if len(all) <= m.nth {
+		return text, false
+	}
+	at := all[m.nth]
+	put := re.ExpandString(nil, m.put, text[from:to], at)
+	return text[:from+at[0]] + string(put) + text[from+at[1]:], true
+}
+
+// answer reads tensors, or the failure.
+func answer(d *Device, ts ...k.Tensor) (all []byte, err error) {
+	for _, x := range ts {
+		raw := make([]byte, 4*x.Rows*x.Cols)
+		if err := d.Read(raw, x); err != nil {
+			return nil, err
+		}
+		all = append(all, raw...)
+	}
+	return all, nil
+}
+
+func source() *rand.Rand { return rand.New(rand.NewPCG(7, 8)) }
+
+func playNorm(t *testing.T, d *Device) ([]byte, error) {
+	g := source()
+	long, short := random(d, g, 2, 1100), random(d, g, 3, 70)
+	d.RMSNorm(long, long, random(d, g, 1, 1100), 1e-6)
+	d.RMSNorm(short, short, random(d, g, 1, 35), 1e-6)
+	return answer(d, long, short)
+}
+
+func playSquares(t *testing.T, d *Device) ([]byte, error) {
+	out := d.New(k.F32, 1, 1)
+	d.SumSquares(out, random(d, source(), 9, 3000))
+	return answer(d, out)
+}
+
+func playSample(t *testing.T, d *Device) ([]byte, error) {
+	const rows, vocab = 3, 3000
+	g := source()
+	x, ids, lp, lse, u := random(d, g, rows, vocab), d.New(k.I32, rows, 1), d.New(k.F32, rows, 1), d.New(k.F32, rows, 1), d.New(k.F32, rows, 1)
+	words := make([]int32, rows*ceil(vocab, 32))
+	for i := range words {
+		words[i] = int32(g.Uint32())
+	}
+	mask := d.New(k.I32, rows, ceil(vocab, 32))
+	d.Write(mask, intBytes(words))
+	d.Fill(u, 0.7)
+	d.Sample(ids, lp, x, u, k.Dist{Mask: mask})
+	all, err := answer(d, ids, lp)
+	if err != nil {
+		return nil, err
+	}
+	d.LogProb(lp, lse, x, ids, k.Dist{Mask: mask})
+	scored, err := answer(d, lp, lse)
+	return append(all, scored...), err
+}
+
+func playRows(t *testing.T, d *Device) ([]byte, error) {
+	g := source()
+	a, b, out := random(d, g, 3, 9), random(d, g, 3, 9), d.New(k.F32, 3, 7)
+	d.Add(out, a.Columns(2, 7), b.Columns(2, 7)) // ends where the memory does
+	all, err := answer(d, out)
+	if err != nil {
+		return nil, err
+	}
+	d.Gather(out, a.Columns(0, 7), column32(d, 0, 3, 1)) // there is no row 3
+	_, err = answer(d, out)
+	return fmt.Append(all, err), nil
+}
+
+func playMatMul(t *testing.T, d *Device) ([]byte, error) { return multiply(d, 70, 66) }
+func playThin(t *testing.T, d *Device) ([]byte, error)   { return multiply(d, 20, 18) }
+
+func multiply(d *Device, m, n int) ([]byte, error) {
+	g, c := source(), d.New(k.F32, m, n)
+	d.MatMul(c, random(d, g, m, 300), random(d, g, n, 300), k.Gemm{TransB: true, Alpha: 1})
+	return answer(d, c)
+}
+
+func playFew(t *testing.T, d *Device) ([]byte, error)  { return frozen(d, 5, 2500) }
+func playMany(t *testing.T, d *Device) ([]byte, error) { return frozen(d, 70, 200) }
+
+// frozen multiplies with a bf16 weight of 150 outputs, both ways.
+func frozen(d *Device, rows, in int) ([]byte, error) {
+	const n = 150
+	g, raw := source(), make([]byte, 0, 2*n*in)
+	for range n * in {
+		raw = append(raw, floatBytes([]float32{float32(g.NormFloat64())})[2:]...)
+	}
+	w, x, out, dx := d.Load(k.BF16, n, in, raw), random(d, g, rows, in), d.New(k.F32, rows, n), d.New(k.F32, rows, in)
+	d.Linear(out, x, w, k.Tensor{})
+	d.LinearGrad(dx, out, w)
+	return answer(d, out, dx)
+}
+
+func playPrefill(t *testing.T, d *Device) ([]byte, error) { return attend(d, 32, 20, 90, true, false) }
+func playDecode(t *testing.T, d *Device) ([]byte, error)  { return attend(d, 32, 1, 600, true, false) }
+func playGradient(t *testing.T, d *Device) ([]byte, error) {
+	return attend(d, 32, 100, 100, false, true)
+}
