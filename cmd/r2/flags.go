@@ -64,7 +64,7 @@ func (f deviceFlags) open() (kernels.Backend, error) {
 }
 
 func openGPU(n int) (kernels.Backend, error) {
-	d, err := cuda.Open(n)
+	d, err := cuda.Open(n, cuda.Options{})
 	if err != nil {
 		return nil, usage("--device %v; use --device cpu", err)
 	}

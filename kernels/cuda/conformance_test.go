@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	k "github.com/r2-reasoner/r2/kernels"
+	"github.com/r2-reasoner/r2/kernels/cuda/testdata/interpreter"
 	"github.com/r2-reasoner/r2/kernels/kerneltest"
 )
 
@@ -19,7 +20,18 @@ func TestVersions(t *testing.T) {
 		func(t *testing.T) k.Backend { return simulated(t) })
 }
 
-// The same on a GPU, where there is one.
+// The order in which warps run changes no bit.
+func TestWarpOrder(t *testing.T) {
+	kerneltest.Same(t, func(t *testing.T) k.Backend { return simulated(t) }, func(t *testing.T) k.Backend {
+		d, err := open(&simulator{gpu: &interpreter.Device{Race: true, LastFirst: true}}, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	})
+}
+
+// TestConformance on a GPU, where there is one.
 func TestConformanceOnGPU(t *testing.T) {
 	needGPU(t).Close()
 	kerneltest.Run(t, func(t *testing.T) k.Backend { return needGPU(t) })

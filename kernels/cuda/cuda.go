@@ -2,7 +2,7 @@
 // kernels: each operation is a launch or two on one stream, shapes to grid to arguments.
 //
 // Tensors are f32 in memory. A product with a bf16 weight runs on the matrix units: its activations are
-// split into bf16 pieces, three of which add up to the f32 value (see ptx/linear.cu); f32 weights, f16
+// split into bf16 pieces, three of which add up to the f32 value (see ptx/linear.cu and Options); f32 weights, f16
 // weights (kept as f32) and trained matrices are multiplied in f32. What a kernel finds wrong it leaves in
 // a word of device memory; the operations after it do nothing, and Read or Sync reports it.
 package cuda
@@ -64,9 +64,20 @@ type kernel struct {
 	shared int // dynamic shared memory that it has been allowed
 }
 
+// Options are what can be chosen of a device.
+type Options struct {
+	// Activations is what a product with a bf16 weight takes its activations as: F32, exactly, as three
+	// bf16 numbers; or BF16, rounded, for a third of the matrix instructions. Sums are f32 in both.
+	Activations k.DType
+}
+
 // open prepares a device: its kernels, its fault word, its staging memory.
-func open(gpu machine) (*Device, error) {
-	d := &Device{gpu: gpu, name: gpu.Name(), kernels: map[string]*kernel{}, pieces: 3, careful: os.Getenv("R2_DEBUG") >= "3"}
+func open(gpu machine, o Options) (*Device, error) {
+	pieces := map[k.DType]int{k.F32: 3, k.BF16: 1}[o.Activations]
+	if pieces == 0 {
+		return nil, fmt.Errorf("activations are f32 or bf16, not %v", o.Activations)
+	}
+	d := &Device{gpu: gpu, name: gpu.Name(), kernels: map[string]*kernel{}, pieces: pieces, careful: os.Getenv("R2_DEBUG") >= "3"}
 	if err := gpu.Bind(); err != nil {
 		return nil, err
 	}

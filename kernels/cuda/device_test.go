@@ -103,7 +103,7 @@ func TestNothingAllocated(t *testing.T) {
 
 func openEmpty(t *testing.T, room uint64) (*Device, *empty) {
 	m := newEmpty(room)
-	d, err := open(m)
+	d, err := open(m, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -51,12 +51,12 @@ const (
 )
 
 // Open opens a GPU by its number, from 0.
-func Open(index int) (*Device, error) {
+func Open(index int, o Options) (*Device, error) {
 	g, err := openGPU(index)
 	if err != nil {
 		return nil, fmt.Errorf("cuda:%d: %w", index, err)
 	}
-	d, err := open(g)
+	d, err := open(g, o)
 	if err != nil {
 		g.Close()
 		return nil, fmt.Errorf("cuda:%d (%s): %w", index, g.name, err)

@@ -15,7 +15,7 @@ import (
 // needGPU opens the first GPU; without one the test is skipped, or fails where R2_NEED_GPU is set.
 func needGPU(t *testing.T) *Device {
 	t.Helper()
-	d, err := Open(0)
+	d, err := Open(0, Options{})
 	if err == nil {
 		t.Cleanup(d.Close)
 		return d
@@ -29,7 +29,7 @@ func needGPU(t *testing.T) *Device {
 
 // Where there is no driver, that is one clear error.
 func TestNoDriver(t *testing.T) {
-	d, err := Open(0)
+	d, err := Open(0, Options{})
 	if err == nil {
 		d.Close()
 		t.Skip("there is a GPU")
@@ -73,7 +73,7 @@ func TestOnFakeDriver(t *testing.T) {
 	if !ok {
 		t.Skip("run by TestFakeDriver")
 	}
-	d, err := Open(0)
+	d, err := Open(0, Options{})
 	if want = strings.TrimSpace(want); want != "" {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Fatalf("the error is %v; want one with %q", err, want)
@@ -83,7 +83,7 @@ func TestOnFakeDriver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(1); err == nil || err.Error() != "cuda:1: there is no such device: this machine has 1" {
+	if _, err := Open(1, Options{}); err == nil || err.Error() != "cuda:1: there is no such device: this machine has 1" {
 		t.Errorf("a device that is not there: %v", err)
 	}
 	if d.Name() != "cuda (Fake)" || d.mostShared != 232448 {

@@ -23,7 +23,7 @@ type simulator struct {
 // simulated opens a device on a simulator of its own.
 func simulated(t *testing.T) *Device {
 	t.Helper()
-	d, err := open(&simulator{gpu: &interpreter.Device{Race: true}})
+	d, err := open(&simulator{gpu: &interpreter.Device{Race: true}}, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

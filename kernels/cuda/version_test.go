@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	k "github.com/r2-reasoner/r2/kernels"
+	"github.com/r2-reasoner/r2/kernels/cuda/testdata/interpreter"
 )
 
 func random(d *Device, g *rand.Rand, rows, cols int) k.Tensor {
@@ -143,5 +144,41 @@ func TestProductVersions(t *testing.T) {
 				t.Errorf("%d tokens, %d pieces: the shipped version and the first differ", rows, pieces)
 			}
 		}
+	}
+}
+
+// BF16 activations are rounded to the nearest and no more: the answer is that of exact ones which are bf16.
+func TestActivations(t *testing.T) {
+	const n, in, rows = 40, 300, 9
+	g := rand.New(rand.NewPCG(5, 6))
+	x, rounded, raw := make([]float32, rows*in), make([]float32, rows*in), make([]byte, 0, 2*n*in)
+	for range n * in {
+		raw = append(raw, floatBytes([]float32{float32(g.NormFloat64())})[2:]...)
+	}
+	for i := range x {
+		x[i] = float32(g.NormFloat64())
+		// To a number whose last place, in float64, is the value's last place in bf16, and back: rounded to even.
+		big := math.Ldexp(1.5, 45+int(math.Floor(math.Log2(math.Abs(float64(x[i]))))))
+		rounded[i] = float32(float64(x[i]) + big - big)
+	}
+	play := func(d *Device, x []float32) []byte {
+		a, out := d.New(k.F32, rows, in), d.New(k.F32, rows, n)
+		d.Write(a, floatBytes(x))
+		d.Linear(out, a, d.Load(k.BF16, n, in, raw), k.Tensor{})
+		return bits(t, d, out)
+	}
+	half, err := open(&simulator{gpu: &interpreter.Device{}}, Options{Activations: k.BF16})
+	if err != nil {
+		t.Fatal(err)
+	}
+	exact := simulated(t)
+	if slices.Equal(play(half, x), play(exact, x)) {
+		t.Error("bf16 activations are not rounded")
+	}
+	if !slices.Equal(play(half, x), play(exact, rounded)) {
+		t.Error("bf16 activations are not those rounded to the nearest")
+	}
+	if _, err := open(newEmpty(1<<20), Options{Activations: k.F16}); err == nil {
+		t.Error("f16 activations are taken")
 	}
 }

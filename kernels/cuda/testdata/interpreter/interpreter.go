@@ -63,11 +63,13 @@ type cell struct {
 	wblk, rblk uint32
 }
 type Device struct {
-	bufs   []*Buf
-	Errs   []string
-	Race   bool
-	Nerr   int
-	LaneOp int64
+	bufs []*Buf
+	Errs []string
+	Race bool
+	// LastFirst lets the last warp run first, to each barrier; otherwise the first does.
+	LastFirst bool
+	Nerr      int
+	LaneOp    int64
 }
 type Block struct {
 	d     *Device
@@ -1198,7 +1200,11 @@ func (d *Device) Launch(k *Kernel, grid, block [3]int, smem int, args ...any) {
 				}
 				for {
 					live, waiting := 0, 0
-					for _, w := range ws {
+					for i := range ws {
+						w := ws[i]
+						if d.LastFirst {
+							w = ws[len(ws)-1-i]
+						}
 						if w.alive != 0 && !w.wait {
 							w.step()
 						}
