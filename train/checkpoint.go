@@ -32,9 +32,10 @@ const (
 	stateFile     = "state.json"
 )
 
-// Save writes a checkpoint to root/<step>, whole or not at all, and removes all but the newest keep.
+// Save writes a checkpoint to root/<step>, whole or not at all, and removes all before it but the newest
+// keep and those of the steps in also. Later ones, which a resumed run will come to again, stay.
 // An adapter is written in PEFT's layout; all weights as model.safetensors in float32.
-func (l *Learner) Save(root string, keep int) error {
+func (l *Learner) Save(root string, keep int, also ...int) error {
 	if err := l.dec.Backend().Attach(); err != nil {
 		return err
 	}
@@ -69,7 +70,7 @@ func (l *Learner) Save(root string, keep int) error {
 	if err != nil {
 		return fmt.Errorf("checkpoint %s: %w", dir, err)
 	}
-	return prune(root, keep)
+	return prune(root, l.Step, keep, also)
 }
 
 // write puts the files of a checkpoint into dir.
@@ -141,12 +142,16 @@ func Checkpoints(root string) ([]int, error) {
 	return steps, err
 }
 
-func prune(root string, keep int) error {
+func prune(root string, last, keep int, also []int) error {
 	steps, err := Checkpoints(root)
-	if err != nil || keep <= 0 || len(steps) <= keep {
+	if err != nil || keep <= 0 {
 		return err
 	}
-	for _, s := range steps[:len(steps)-keep] {
+	steps = slices.DeleteFunc(steps, func(s int) bool { return s > last })
+	for _, s := range steps[:max(0, len(steps)-keep)] {
+		if slices.Contains(also, s) {
+			continue
+		}
 		if err := os.RemoveAll(filepath.Join(root, strconv.Itoa(s))); err != nil {
 			return err
 		}

@@ -65,7 +65,7 @@ func lines(s *Lines) (template.HTML, error) {
 	}
 	widen(&p.X)
 	widen(&p.Y)
-	return render(p, 6*vg.Inch, 2.6*vg.Inch)
+	return render(p, 8.4*vg.Inch, 2.6*vg.Inch)
 }
 
 // widen gives an axis without extent one, so that a constant is a line across the middle.

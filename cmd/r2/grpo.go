@@ -247,7 +247,7 @@ type grpoRow struct {
 }
 
 func (t *grpoRun) train(ctx context.Context) error {
-	if err := resumeRun(t.run, t.learner, t.c.outputFlags); err != nil {
+	if err := resumeRun(t.run, t.learner, t.c.Updates, t.c.outputFlags); err != nil {
 		return err
 	}
 	bar := newProgress(t.c.outputFlags, "grpo", t.c.Steps, t.learner.Step/t.c.Updates)
@@ -262,7 +262,7 @@ func (t *grpoRun) train(ctx context.Context) error {
 			return err
 		}
 		if row.Step%t.c.SaveEvery == 0 || row.Step == t.c.Steps || stop {
-			if err := t.learner.Save(t.run.file("checkpoints"), t.c.Keep); err != nil {
+			if err := t.run.save(t.learner, t.progress(row.Step)); err != nil {
 				return err
 			}
 		}
@@ -276,6 +276,11 @@ func (t *grpoRun) train(ctx context.Context) error {
 		}
 	}
 	return t.finish()
+}
+
+// progress is how far the run is at a step.
+func (t *grpoRun) progress(step int) runProgress {
+	return runProgress{Command: "grpo", Step: step, Steps: t.c.Steps, Metric: "reward_mean", more: true, updates: t.c.Updates, keep: t.c.Keep}
 }
 
 // step takes one training step. An interrupt ends the run after it, not within.
@@ -313,11 +318,7 @@ func (t *grpoRun) finish() error {
 	if err := t.learner.Export(path, weights.F32); err != nil {
 		return err
 	}
-	summary, err := json.MarshalIndent(map[string]any{"command": "grpo", "steps": t.c.Steps, "result": path}, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := writeFile(t.run.file("summary.json"), append(summary, '\n')); err != nil {
+	if err := t.run.finish(t.progress(t.c.Steps), path); err != nil {
 		return err
 	}
 	if !t.c.JSON {

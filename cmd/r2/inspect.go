@@ -69,10 +69,10 @@ func (c *inspectCmd) inspect() (*inspection, error) {
 		return nil, err
 	}
 	switch {
-	case has("state.json"):
-		return c.checkpoint()
 	case has("checkpoints") || has("metrics.jsonl"):
 		return c.run()
+	case has("state.json"):
+		return c.checkpoint()
 	case has("adapter_config.json"):
 		return c.adapter()
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/goccy/go-yaml"
 
@@ -26,6 +28,7 @@ type setting struct {
 type runDir struct {
 	path    string
 	metrics *os.File
+	events  *os.File // TensorBoard's
 	lock    *os.File
 }
 
@@ -86,37 +89,82 @@ func sameConfig(path string, have, want []byte) error {
 
 // close gives the directory up.
 func (r *runDir) close() {
-	if r.metrics != nil {
-		r.metrics.Close()
+	for _, f := range []*os.File{r.metrics, r.events, r.lock} {
+		if f != nil {
+			f.Close()
+		}
 	}
-	r.lock.Close()
 }
 
 func (r *runDir) file(name string) string { return filepath.Join(r.path, name) }
 
 // openMetrics opens metrics.jsonl to append after the row of step last; rows after it, and a row cut
-// short by a kill, are dropped.
+// short by a kill, are dropped. TensorBoard's file is made anew from those that stay.
 func (r *runDir) openMetrics(last int) error {
-	var keep []byte
-	f, err := os.Open(r.file("metrics.jsonl"))
-	if err == nil {
-		sc := bufio.NewScanner(f)
-		for sc.Scan() {
-			var row struct{ Step int }
-			if json.Unmarshal(sc.Bytes(), &row) != nil || row.Step > last {
-				break
-			}
-			keep = append(append(keep, sc.Bytes()...), '\n')
-		}
-		f.Close()
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	rows, err := r.rows()
+	if err != nil {
 		return err
+	}
+	var keep []byte
+	for i, row := range rows {
+		if row.values["step"] > float64(last) {
+			rows = rows[:i]
+			break
+		}
+		keep = append(append(keep, row.text...), '\n')
 	}
 	if err := writeFile(r.file("metrics.jsonl"), keep); err != nil {
 		return err
 	}
-	r.metrics, err = os.OpenFile(r.file("metrics.jsonl"), os.O_APPEND|os.O_WRONLY, 0o666)
-	return err
+	if r.metrics, err = os.OpenFile(r.file("metrics.jsonl"), os.O_APPEND|os.O_WRONLY, 0o666); err != nil {
+		return err
+	}
+	return r.openEvents(rows)
+}
+
+// A metric is a row of metrics.jsonl: its text, and those of its fields that are numbers.
+type metric struct {
+	text   []byte
+	values map[string]float64
+}
+
+func parseMetric(text []byte) (metric, error) {
+	var all map[string]any
+	if err := json.Unmarshal(text, &all); err != nil {
+		return metric{}, err
+	}
+	m := metric{text: bytes.Clone(text), values: map[string]float64{}}
+	for k, v := range all {
+		if x, ok := v.(float64); ok {
+			m.values[k] = x
+		}
+	}
+	if m.values["seconds"] > 0 {
+		m.values["tokens_per_second"] = m.values["tokens"] / m.values["seconds"]
+	}
+	return m, nil
+}
+
+// rows are the rows of metrics.jsonl up to the first that is cut short.
+func (r *runDir) rows() ([]metric, error) {
+	f, err := os.Open(r.file("metrics.jsonl"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var out []metric
+	sc := bufio.NewScanner(f)
+	for sc.Scan() {
+		m, err := parseMetric(sc.Bytes())
+		if err != nil {
+			break
+		}
+		out = append(out, m)
+	}
+	return out, sc.Err()
 }
 
 // append adds a row to metrics.jsonl. It comes before the checkpoint of its step, so that whoever goes
@@ -129,7 +177,14 @@ func (r *runDir) append(row any) error {
 	if _, err = r.metrics.Write(append(b, '\n')); err != nil {
 		return err
 	}
-	return r.metrics.Sync()
+	if err := r.metrics.Sync(); err != nil {
+		return err
+	}
+	m, err := parseMetric(b)
+	if err != nil {
+		return err
+	}
+	return r.event(m, float64(time.Now().UnixMilli())/1000)
 }
 
 // writeFile replaces a file atomically.

@@ -174,7 +174,7 @@ func (t *sftRun) train(ctx context.Context) error {
 			return err
 		}
 		if save {
-			if err := t.learner.Save(t.run.file("checkpoints"), t.c.Keep); err != nil {
+			if err := t.run.save(t.learner, t.progress(row.Step)); err != nil {
 				return err
 			}
 		}
@@ -188,6 +188,16 @@ func (t *sftRun) train(ctx context.Context) error {
 		}
 	}
 	return t.finish()
+}
+
+// progress is how far the run is at a step. Without --eval-data there is no best checkpoint: the loss of
+// one batch says too little.
+func (t *sftRun) progress(step int) runProgress {
+	p := runProgress{Command: "sft", Step: step, Steps: t.steps, updates: 1, keep: t.c.Keep}
+	if t.eval != nil {
+		p.Metric = "eval_loss"
+	}
+	return p
 }
 
 func (t *sftRun) step() (sftRow, error) {
@@ -205,10 +215,11 @@ func (t *sftRun) step() (sftRow, error) {
 
 // resume goes on from the newest whole checkpoint.
 func (t *sftRun) resume() error {
-	return resumeRun(t.run, t.learner, t.c.outputFlags)
+	return resumeRun(t.run, t.learner, 1, t.c.outputFlags)
 }
 
-func resumeRun(run *runDir, l *train.Learner, o outputFlags) error {
+// resumeRun goes on from the newest whole checkpoint of a run whose steps take so many updates each.
+func resumeRun(run *runDir, l *train.Learner, updates int, o outputFlags) error {
 	passed, err := l.Resume(run.file("checkpoints"))
 	if err != nil {
 		return err
@@ -217,9 +228,9 @@ func resumeRun(run *runDir, l *train.Learner, o outputFlags) error {
 		o.note("passed over a checkpoint: %v", p)
 	}
 	if l.Step > 0 {
-		o.note("going on from step %d", l.Step)
+		o.note("going on from step %d", l.Step/updates)
 	}
-	return run.openMetrics(l.Step)
+	return run.openMetrics(l.Step / updates)
 }
 
 func (t *sftRun) evaluate(row *sftRow) error {
@@ -234,11 +245,7 @@ func (t *sftRun) finish() error {
 	if err != nil {
 		return err
 	}
-	summary, err := json.MarshalIndent(map[string]any{"command": "sft", "steps": t.learner.Step, "result": path}, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := writeFile(t.run.file("summary.json"), append(summary, '\n')); err != nil {
+	if err := t.run.finish(t.progress(t.steps), path); err != nil {
 		return err
 	}
 	if !t.c.JSON {
