@@ -20,11 +20,14 @@ import (
 )
 
 type grpoCmd struct {
-	Model         string  `required:"" placeholder:"PATH" help:"The base: a folder in the Hugging Face layout, or a .gguf file."`
+	Model         string  `placeholder:"PATH" help:"The base: a folder in the Hugging Face layout, or a .gguf file."`
 	Task          string  `placeholder:"NAME" help:"A benchmark with a checker: scan. Without --data, its training split."`
 	RewardCmd     string  `placeholder:"CMD" help:"A command that scores rollouts: JSON lines in, JSON lines out."`
 	RewardURL     string  `placeholder:"URL" help:"A server that scores rollouts: a POST of the lines that --reward-cmd reads, answered by those it writes."`
-	Module        string  `placeholder:"decomposer|allocator" help:"Train a module of the router: see r2 demo; from the command line not there yet."`
+	Module        string  `placeholder:"decomposer|allocator" help:"Train a module of the router of --config, the rest of it as it is: rewards come from answering."`
+	Config        string  `placeholder:"r2.yaml" help:"The router and its pool, for --module."`
+	Cost          float64 `help:"Reward taken off for each US cent that an answer costs, for --module."`
+	Stepwise      bool    `help:"Each decision of the allocator pays for its own subtask, not for the whole answer."`
 	Data          string  `placeholder:"FILE.jsonl" help:"Rows {\"prompt\"} or {\"messages\"}, and {\"answer\"} where there is one."`
 	LoRA          string  `name:"lora" default:"r=16,alpha=32,targets=all,rslora=false" help:"The adapter to train."`
 	InitAdapter   string  `placeholder:"DIR" help:"Begin from this adapter; it is then the reference policy."`
@@ -76,6 +79,9 @@ func (c *grpoCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if c.Module != "" {
+		return c.runModule(ctx, cfg, opt, schedule)
+	}
 	h, ad, ref, err := c.open()
 	if err != nil {
 		return err
@@ -112,9 +118,15 @@ func (c *grpoCmd) Run(ctx context.Context) error {
 	}
 	src := &rollout.Source{Engine: h.eng, Adapter: 1, Limit: c.MaxTokens, Temperature: float32(c.Temperature), Stop: h.eos(),
 		Vocab: h.config.Vocab, Seed: c.Seed}
-	t := &grpoRun{c: c, run: run, learner: learner, src: src, score: score, tasks: tasks, schedule: schedule,
-		trainer: &grpo.Trainer[*grpoTask]{Config: cfg, Sampler: src, Scorer: score, Policy: learner, Device: h.eng,
-			Group: c.Samples, TokensPerBatch: c.MicroTokens, Updates: c.Updates}}
+	trainer := &grpo.Trainer[*grpoTask]{Config: cfg, Sampler: src, Scorer: score, Policy: learner, Device: h.eng,
+		Group: c.Samples, TokensPerBatch: c.MicroTokens, Updates: c.Updates}
+	t := &grpoRun{c: c, run: run, learner: learner, schedule: schedule}
+	t.take = func(ctx context.Context, step int, lr float32) (grpo.Stats, error) {
+		src.Begin(step)
+		score.begin(step)
+		batch, spare := draw(c, tasks, step)
+		return trainer.Step(ctx, batch, spare, lr)
+	}
 	return t.train(ctx)
 }
 
@@ -143,8 +155,16 @@ func (c *grpoCmd) config() (grpo.Config, error) {
 		return cfg, usage("--epsilon %s: want one number or two, such as 0.2,0.28", c.Epsilon)
 	case sources > 1:
 		return cfg, usage("--reward-cmd, --reward-url and --module: give one")
-	case c.Module != "":
-		return cfg, usage("--module is not there yet from the command line; r2 demo trains the allocator")
+	case c.Module != "" && c.Module != allocatorName && c.Module != decomposerName:
+		return cfg, usage("--module %s: want allocator or decomposer", c.Module)
+	case c.Module != "" && (c.Config == "" || c.Task == "" || c.Model != ""):
+		return cfg, usage("--module needs --config with the router, whose model is the base, and --task with questions; not --model")
+	case c.Module == "" && (c.Model == "" || c.Config != "" || c.Cost != 0 || c.Stepwise):
+		return cfg, usage("--model is missing; --config, --cost and --stepwise belong to --module")
+	case c.Module == allocatorName && c.Refill > 0:
+		return cfg, usage("--refill: the decisions of a question belong together, so none is drawn again for the allocator")
+	case c.Module == decomposerName && c.Stepwise, !(c.Cost >= 0):
+		return cfg, usage("--stepwise is for the allocator's decisions, and --cost is a number from 0 up")
 	case c.KLRef != "start" && c.KLRef != "base":
 		return cfg, usage("--kl-ref %s is not known: use start or base", c.KLRef)
 	case sources == 0 && c.Task == "":
@@ -211,14 +231,17 @@ func openPolicy(be kernels.Backend, f trainFlags, o hostOptions) (h *host, ad, r
 }
 
 func (c *grpoCmd) settings() ([]setting, error) {
-	hash := ""
-	if c.Data != "" {
-		var err error
-		if hash, err = hashFiles([]string{c.Data}); err != nil {
-			return nil, err
+	hash, router := "", ""
+	for file, to := range map[string]*string{c.Data: &hash, c.Config: &router} {
+		if file != "" {
+			var err error
+			if *to, err = hashFiles([]string{file}); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return append([]setting{{"command", "grpo"}, {"model", c.Model}, {"init_adapter", c.InitAdapter}, {"lora", c.LoRA},
+		{"module", c.Module}, {"config", c.Config}, {"config_sha256", router}, {"cost", c.Cost}, {"stepwise", c.Stepwise},
 		{"task", c.Task}, {"reward_cmd", c.RewardCmd}, {"reward_url", c.RewardURL}, {"data", c.Data}, {"data_sha256", hash}, {"steps", c.Steps},
 		{"prompts", c.Prompts}, {"samples", c.Samples}, {"max_tokens", c.MaxTokens}, {"temperature", c.Temperature},
 		{"loss", c.Loss}, {"advantage", c.Advantage}, {"epsilon", c.Epsilon}, {"kl", c.KL},
@@ -231,11 +254,8 @@ type grpoRun struct {
 	c        *grpoCmd
 	run      *runDir
 	learner  *train.Learner
-	src      *rollout.Source
-	score    *scorer
-	tasks    []*grpoTask
 	schedule train.Schedule
-	trainer  *grpo.Trainer[*grpoTask]
+	take     func(ctx context.Context, step int, lr float32) (grpo.Stats, error)
 }
 
 // A grpoRow is a row of metrics.jsonl.
@@ -286,11 +306,8 @@ func (t *grpoRun) progress(step int) runProgress {
 // step takes one training step. An interrupt ends the run after it, not within.
 func (t *grpoRun) step(ctx context.Context, step int) (grpoRow, error) {
 	begin := time.Now()
-	t.src.Begin(step)
-	t.score.begin(step)
 	lr := t.schedule.Rate(step)
-	tasks, spare := t.pick(step)
-	st, err := t.trainer.Step(context.WithoutCancel(ctx), tasks, spare, float32(lr))
+	st, err := t.take(context.WithoutCancel(ctx), step, float32(lr))
 	if err != nil {
 		return grpoRow{}, fmt.Errorf("step %d: %w", step+1, err)
 	}
@@ -300,15 +317,15 @@ func (t *grpoRun) step(ctx context.Context, step int) (grpoRow, error) {
 	return grpoRow{Step: step + 1, LR: lr, Stats: st, Seconds: time.Since(begin).Seconds()}, nil
 }
 
-// pick is the tasks of a step, each epoch a permutation of all by seed and epoch, and spare ones.
-func (t *grpoRun) pick(step int) (tasks, spare []*grpoTask) {
-	n := len(t.tasks)
-	for i := step * t.c.Prompts; i < (step+1)*t.c.Prompts; i++ {
-		tasks = append(tasks, t.tasks[rand.New(rand.NewPCG(t.c.Seed, uint64(i/n))).Perm(n)[i%n]])
+// draw is the tasks of a step, each epoch a permutation of all by seed and epoch, and spare ones.
+func draw[T any](c *grpoCmd, all []T, step int) (tasks, spare []T) {
+	n := len(all)
+	for i := step * c.Prompts; i < (step+1)*c.Prompts; i++ {
+		tasks = append(tasks, all[rand.New(rand.NewPCG(c.Seed, uint64(i/n))).Perm(n)[i%n]])
 	}
-	rng := rand.New(rand.NewPCG(t.c.Seed, 1<<63|uint64(step)))
-	for range t.c.Refill {
-		spare = append(spare, t.tasks[rng.IntN(n)])
+	rng := rand.New(rand.NewPCG(c.Seed, 1<<63|uint64(step)))
+	for range c.Refill {
+		spare = append(spare, all[rng.IntN(n)])
 	}
 	return tasks, spare
 }
