@@ -41,7 +41,7 @@ func Decisions(qs []*Question) []Decision {
 
 // Allocations grades the allocator. Sample j of all decisions of a question is one allocation; it is
 // worth 1 when executing it gives the right answer, less Cost for each US cent it took, and each of its
-// decisions is worth what the allocation is. An output that is no model's name makes it worth 0; an
+// decisions is worth what the allocation is, or with Stepwise pays for its own part. An output that is no model's name makes it worth 0; an
 // execution that failed is no reward at all.
 type Allocations struct {
 	Router    *router.Router // executes and integrates
@@ -49,6 +49,7 @@ type Allocations struct {
 	Policy    *local.Model // renders the allocator's prompts and reads its answers
 	Check     func(answer, known string) bool
 	Cost      float64 // λ, reward a US cent; 0: cost does not count
+	Stepwise  bool    // each decision pays for the calls of its own subtask alone
 	Parallel  int     // executions at once; 0: 8
 }
 
@@ -99,6 +100,7 @@ func (a *Allocations) score(ctx context.Context, q *Question, groups [][]grpo.Ro
 		known = known && slices.ContainsFunc(a.Router.Pool.Models(), func(c router.Card) bool { return c.Name == models[i] })
 	}
 	value, failed := float32(0), false
+	var paid []router.Money // by each decision
 	if known {
 		t, err := a.Router.Execute(ctx, q.Text, q.Plan, models)
 		switch {
@@ -108,25 +110,41 @@ func (a *Allocations) score(ctx context.Context, q *Question, groups [][]grpo.Ro
 			// too dear for one question: a wrong answer
 		case err != nil:
 			failed = true
-		case a.Check(t.Answer, q.Answer):
-			value = 1 - float32(a.Cost*cents(t.Cost))
 		default:
-			value = -float32(a.Cost * cents(t.Cost))
+			if a.Check(t.Answer, q.Answer) {
+				value = 1
+			}
+			paid = a.paid(t)
 		}
 	}
-	for _, g := range groups {
+	for i, g := range groups {
 		g[j].Reward, g[j].Failed = value, failed
+		if paid != nil {
+			g[j].Reward -= float32(a.Cost * cents(paid[i]))
+		}
 	}
 	return nil
 }
 
+// paid is what each decision of an allocation is charged for: all of it, or what its own subtask cost.
+func (a *Allocations) paid(t *router.Trace) []router.Money {
+	out := make([]router.Money, len(t.Steps))
+	for i := range out {
+		if !a.Stepwise {
+			out[i] = t.Cost
+		}
+	}
+	for _, c := range t.Calls {
+		if a.Stepwise && c.Subtask > 0 && c.Subtask <= len(out) {
+			out[c.Subtask-1] = out[c.Subtask-1].Plus(c.Cost)
+		}
+	}
+	return out
+}
+
 // Name is the model a rollout names.
 func (a *Allocations) Name(r *grpo.Rollout) string {
-	ids := r.Tokens[r.Prompt:]
-	if n := len(ids); n > 0 && slices.Contains(a.Policy.EOS, ids[n-1]) {
-		ids = ids[:n-1]
-	}
-	return strings.TrimSpace(a.Policy.Tokenizer.Decode(ids, true))
+	return strings.TrimSpace(said(a.Policy, r))
 }
 
 // cents are for the reward only: accounts are kept in integers.
