@@ -144,7 +144,7 @@ func (a *Adapter) check(r *rules) error {
 			return fmt.Errorf("module %s has rank %d, the configuration says %d", module, p.Rank, rank)
 		case len(p.A) != rank*p.In || len(p.B) != p.Out*rank:
 			return fmt.Errorf("module %s: lora_A has %d values and lora_B %d, want %d × %d and %d × %d", module, len(p.A), len(p.B), rank, p.In, p.Out, rank)
-		case p.Scale != r.scale(module):
+		case float32(p.Scale) != float32(r.scale(module)): // a pair that was trained has been through float32
 			return fmt.Errorf("module %s has scale %g, the configuration says %g", module, p.Scale, r.scale(module))
 		case !r.targets(module):
 			return fmt.Errorf("module %s has a pair, but target_modules does not name it", module)

@@ -413,4 +413,16 @@ func TestWriteAdapterKeepsStrangers(t *testing.T) {
 	if err := weights.WriteAdapter(filepath.Join(t.TempDir(), "a"), &bad); err == nil || !strings.Contains(err.Error(), "scale 2") {
 		t.Errorf("an adapter that contradicts its configuration: %v", err)
 	}
+	// 16/10 is no float32, and what a device scales by is one.
+	a, err = weights.NewAdapter(weights.AdapterConfig{R: 10, Alpha: 16, Targets: weights.Targets{Names: []string{"q_proj"}}}, model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for module, p := range a.Pairs {
+		p.Scale = float64(float32(p.Scale))
+		a.Pairs[module] = p
+	}
+	if err := weights.WriteAdapter(filepath.Join(t.TempDir(), "a"), a); err != nil {
+		t.Errorf("a scale that has been on a device: %v", err)
+	}
 }
