@@ -65,16 +65,11 @@ func Open(index int, o Options) (*Device, error) {
 }
 
 func openGPU(index int) (*gpu, error) {
-	lib, err := purego.Dlopen("libcuda.so.1", purego.RTLD_NOW|purego.RTLD_GLOBAL)
+	entry, err := library("libcuda.so.1", calls)
 	if err != nil {
-		return nil, ErrNoDriver
+		return nil, err
 	}
-	g := &gpu{entry: map[string]uintptr{}}
-	for _, name := range calls {
-		if g.entry[name], err = purego.Dlsym(lib, name); err != nil {
-			return nil, fmt.Errorf("the CUDA driver is too old: it has no %s (12.4 or later is needed)", name)
-		}
-	}
+	g := &gpu{entry: entry}
 	g.launcher, g.replayer = g.entry["cuLaunchKernel"], g.entry["cuGraphLaunch"]
 	g.uploader, g.downloader = g.entry["cuMemcpyHtoDAsync_v2"], g.entry["cuMemcpyDtoHAsync_v2"]
 	if err := g.call("cuInit", 0); err != nil {

@@ -1,6 +1,9 @@
 // Package ptx holds the GPU kernels: CUDA C++ sources, one an operation, and beside each the PTX that
 // NVRTC 12.4 makes of it for sm_80 and later. The PTX is embedded, so that running needs a driver alone.
 //
+// A name that ends in _v1 is an operation's first and plainest version, which defines its bits; the others
+// give the same. None has been timed: no GPU was at hand.
+//
 // `make ptx` compiles them, `make ptx-check` fails when one is stale or a kernel spills. The sources
 // include nothing but gpu.h, which says the rules they keep.
 package ptx

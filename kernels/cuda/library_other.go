@@ -1,0 +1,6 @@
+//go:build !unix
+
+package cuda
+
+// library loads the driver where there is one: not on this system.
+func library(string, []string) (map[string]uintptr, error) { return nil, ErrNoDriver }
