@@ -53,7 +53,7 @@ var may = map[string]string{
 	"router":               "",
 	"router/allocate":      "router",
 	"router/decompose":     "router",
-	"router/local":         "router engine engine/sample tokenizer", // a request's Params are sample's
+	"router/local":         "router engine engine/grammar engine/sample tokenizer", // a request's Params are sample's
 	"router/openai":        "router",
 	"router/pool":          "router",
 	"router/replay":        "router",

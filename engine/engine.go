@@ -225,11 +225,11 @@ func (e *Engine) submit(r Request) (*job, error) {
 	if err := r.check(&e.sched.Options, e.sched.pages); err != nil {
 		return nil, err
 	}
-	c, err := r.choices(e.sched.Vocab)
+	form, err := r.form(e.sched.Vocab)
 	if err != nil {
 		return nil, err
 	}
-	j := newJob(r.clone(), c)
+	j := newJob(r.clone(), form)
 	if r.stored() == 0 { // the score of a single token: there is none
 		j.deliver(Event{Token: Token{ID: -1}, Done: Length, Prompt: []float32{}}, true)
 		return j, nil

@@ -438,11 +438,11 @@ func TestStepFails(t *testing.T) {
 func TestStepAnswersWrong(t *testing.T) {
 	nan := float32(math.NaN())
 	for want, spoil := range map[string]func(tokens []Token) []Token{
-		"1 tokens for 2 wanted rows":    func(t []Token) []Token { return t[:1] },
-		"its log-probability is NaN":    func(t []Token) []Token { t[1].LogProb = nan; return t },
-		"id -1, which it cannot have":   func(t []Token) []Token { t[0].ID = -1; return t },
-		"id 37, which it cannot have":   func(t []Token) []Token { t[0].ID = testVocab; return t },
-		"id 5 was drawn, which its cho": func(t []Token) []Token { t[0].ID = 5; return t },
+		"1 tokens for 2 wanted rows":     func(t []Token) []Token { return t[:1] },
+		"its log-probability is NaN":     func(t []Token) []Token { t[1].LogProb = nan; return t },
+		"id -1, which it cannot have":    func(t []Token) []Token { t[0].ID = -1; return t },
+		"id 37, which it cannot have":    func(t []Token) []Token { t[0].ID = testVocab; return t },
+		"id 5 was drawn, which its form": func(t []Token) []Token { t[0].ID = 5; return t },
 	} {
 		o := Options{Vocab: testVocab, Context: 64}
 		f := newFake(o, 10, 4)

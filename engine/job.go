@@ -10,7 +10,7 @@ import (
 // without waiting; the reader takes them when it likes. There are never more than Samples × Limit.
 type job struct {
 	Request
-	choices *sample.Choices
+	form sample.Form // nil: free
 
 	// Of the scheduler's goroutine:
 	started  int       // samples that have become sequences
@@ -25,8 +25,8 @@ type job struct {
 	notify chan struct{}
 }
 
-func newJob(r Request, c *sample.Choices) *job {
-	j := &job{Request: r, choices: c, notify: make(chan struct{}, 1)}
+func newJob(r Request, f sample.Form) *job {
+	j := &job{Request: r, form: f, notify: make(chan struct{}, 1)}
 	if r.PromptLogProbs {
 		j.scores = make([]float32, 0, len(r.Prompt)-1)
 	}

@@ -36,7 +36,7 @@ func (p *plan) fill(size, vocab int) {
 		t := &p.parts[i]
 		t.want()
 		scores = scores || t.scores > 0
-		masks = masks || t.draws && t.seq.job.choices != nil
+		masks = masks || t.draws && t.seq.job.form != nil
 	}
 	p.batch.Starts = append(p.batch.Starts, 0)
 	for i := range p.parts {
@@ -96,22 +96,22 @@ func (p *plan) wanted(t *part, targets bool) {
 	p.draws = append(p.draws, sample.Draw{Params: q.job.Sampling, Sample: uint32(q.sample), Step: uint32(q.drawn())})
 }
 
-// masks appends the masks of t's wanted rows: every id for those without choices.
+// masks appends the masks of t's wanted rows: every id for those without a form.
 func (p *plan) masks(t *part, vocab int) {
 	for range t.scores {
 		p.mask(vocab, nil, 0)
 	}
 	if t.draws {
-		p.mask(vocab, t.seq.job.choices, t.seq.choice)
+		p.mask(vocab, t.seq.job.form, t.seq.state)
 	}
 }
 
-func (p *plan) mask(vocab int, c *sample.Choices, node int32) {
+func (p *plan) mask(vocab int, f sample.Form, state int32) {
 	n, words := len(p.batch.Masks), (vocab+31)/32
 	p.batch.Masks = slices.Grow(p.batch.Masks, words)[:n+words]
 	m := p.batch.Masks[n:]
-	if c != nil {
-		c.Allow(node, m)
+	if f != nil {
+		f.Allow(state, m)
 		return
 	}
 	for i := range m {

@@ -174,7 +174,7 @@ func (p *player) submit(t *rapid.T) {
 	if err := r.check(&p.sched.Options, p.sched.pages); err != nil {
 		t.Fatal(err)
 	}
-	c, err := r.choices(testVocab)
+	c, err := r.form(testVocab)
 	if err != nil {
 		return // the stop id is in a choice, or such
 	}
@@ -298,7 +298,7 @@ func TestManyClients(t *testing.T) {
 // under one of the generations there were meanwhile.
 func oneClient(ctx context.Context, r *rig, rng *rand.Rand, o Options, room int, generation func() uint64) error {
 	req := randomRequest(rng, o, room)
-	if _, err := req.choices(o.Vocab); err != nil {
+	if _, err := req.form(o.Vocab); err != nil {
 		return nil
 	}
 	leave := -1

@@ -53,6 +53,9 @@ type Request struct {
 	// choice possible can be drawn. A completion ends with its choice; where a longer choice goes
 	// on, a stop id ends it.
 	Choices [][]int32
+	// Form gives a completion's form in another way: only ids that it allows can be drawn, and it says
+	// where a completion ends. A completion after which it allows nothing ends with an error.
+	Form sample.Form
 	// PromptLogProbs asks for the log-probability of each prompt token but the first under the unmodified
 	// distribution.
 	PromptLogProbs bool
@@ -142,6 +145,30 @@ func (r *Request) check(o *Options, pages *kvcache.Pool) error {
 
 // stored is the most tokens whose keys and values a completion of r needs: all but the last.
 func (r *Request) stored() int { return len(r.Prompt) + r.Limit - 1 }
+
+// form is what r's completions must keep to, or nil.
+func (r *Request) form(vocab int) (sample.Form, error) {
+	if r.Form != nil && r.Choices != nil {
+		return nil, errors.New("choices and a form: give one")
+	}
+	if r.Form != nil && r.Limit > 0 {
+		if !allows(r.Form, 0, make([]uint32, (vocab+31)/32)) {
+			return nil, errors.New("form: it allows none of the vocabulary's tokens to begin with")
+		}
+		return r.Form, nil
+	}
+	c, err := r.choices(vocab)
+	if c == nil {
+		return nil, err
+	}
+	return c, err
+}
+
+// allows reports whether f allows anything after state; mask is room for it.
+func allows(f sample.Form, state int32, mask []uint32) bool {
+	f.Allow(state, mask)
+	return slices.ContainsFunc(mask, func(w uint32) bool { return w != 0 })
+}
 
 // choices is r's trie, or nil.
 func (r *Request) choices(vocab int) (*sample.Choices, error) {

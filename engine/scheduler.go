@@ -26,7 +26,8 @@ type scheduler struct {
 	jobs    []*job      // with samples that have not started
 	hold    bool        // start no further job
 	plan    plan
-	news    []news // of the last step, for the readers
+	news    []news   // of the last step, for the readers
+	mask    []uint32 // room for what a form allows
 	count   counters
 }
 
@@ -51,7 +52,7 @@ type sequence struct {
 	cached int     // tokens whose keys and values are in pages
 	filled int     // pages that Keep has been told of, or that Find gave
 	node   kvcache.Node
-	choice int32 // node of the job's choices
+	state  int32 // of the job's form
 	done   Reason
 }
 
@@ -280,14 +281,16 @@ func (s *scheduler) commit(tokens []Token) error {
 func (s *scheduler) grow(q *sequence, t Token) error {
 	q.tokens = append(q.tokens, t.ID)
 	s.count.drawn++
-	if c := q.job.choices; c != nil {
-		next, complete, ok := c.Next(q.choice, t.ID)
+	if f := q.job.form; f != nil {
+		next, complete, ok := f.Next(q.state, t.ID)
 		if !ok {
-			return fmt.Errorf("sample %d: id %d was drawn, which its choices forbid", q.sample, t.ID)
+			return fmt.Errorf("sample %d: id %d was drawn, which its form forbids", q.sample, t.ID)
 		}
-		q.choice = next
+		q.state = next
 		if complete {
 			q.done = Stop
+		} else if s.mask = slices.Grow(s.mask[:0], (s.Vocab+31)/32)[:(s.Vocab+31)/32]; !allows(f, next, s.mask) {
+			q.job.end(fmt.Errorf("engine: sample %d: after %d tokens its form allows none of the vocabulary's", q.sample, q.drawn()))
 		}
 	} else if slices.Contains(q.job.Stop, t.ID) {
 		q.done = Stop

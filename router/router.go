@@ -32,10 +32,14 @@ type Request struct {
 	MinP        *float64 `json:"min_p,omitempty"`
 	Seed        *uint64  `json:"seed,omitempty"`
 
-	Stop      []string `json:"stop,omitempty"`       // the answer ends before the first of these
-	Choices   []string `json:"choices,omitempty"`    // the answer is exactly one of these
-	LogProbs  bool     `json:"logprobs,omitempty"`   // the answer carries the log-probability of each token
-	IgnoreEOS bool     `json:"ignore_eos,omitempty"` // end-of-text tokens do not end the answer
+	Stop       []string `json:"stop,omitempty"`        // the answer ends before the first of these
+	Choices    []string `json:"choices,omitempty"`     // the answer is exactly one of these
+	Schema     string   `json:"schema,omitempty"`      // the answer is JSON, valid by this JSON schema
+	Pattern    string   `json:"pattern,omitempty"`     // the answer matches this regular expression, the whole of it
+	JSONObject bool     `json:"json_object,omitempty"` // the answer is a JSON object
+
+	LogProbs  bool `json:"logprobs,omitempty"`   // the answer carries the log-probability of each token
+	IgnoreEOS bool `json:"ignore_eos,omitempty"` // end-of-text tokens do not end the answer
 }
 
 // A Finish says why an answer ended.

@@ -66,6 +66,7 @@ func conversation(r Request) (string, error) {
 	}{
 		{"top_p", r.TopP != nil}, {"top_k", r.TopK != nil}, {"min_p", r.MinP != nil},
 		{"stop", len(r.Stop) > 0}, {"structured_outputs", len(r.Choices) > 0},
+		{"response_format", r.Schema != "" || r.JSONObject}, {"structured_outputs", r.Pattern != ""},
 		{"logprobs", r.LogProbs}, {"ignore_eos", r.IgnoreEOS},
 	} {
 		if p.set {

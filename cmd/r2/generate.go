@@ -29,7 +29,7 @@ type generateCmd struct {
 	MinP        *float32 `help:"Draw from tokens at least this fraction as likely as the likeliest."`
 	Stop        []string `sep:"none" placeholder:"TEXT" help:"End before this text; may be repeated."`
 	Choice      []string `sep:"none" placeholder:"TEXT" help:"The completion must be one of these; may be repeated."`
-	Schema      string   `placeholder:"FILE" help:"A JSON schema for the completion: not there yet."`
+	Schema      string   `placeholder:"FILE" help:"The completion is JSON, valid by the JSON schema in this file."`
 	IgnoreEOS   bool     `name:"ignore-eos" help:"Go on after an end-of-text token."`
 	Use         string   `placeholder:"NAME" help:"Which adapter answers; left out: the only one given, else the base."`
 	modelFlags
@@ -87,9 +87,6 @@ type generated struct {
 
 // Run completes.
 func (c *generateCmd) Run(ctx context.Context) error {
-	if c.Schema != "" {
-		return usage("--schema is not there yet; use --choice for an answer from a list")
-	}
 	in, err := c.rows()
 	if err != nil {
 		return err
@@ -181,10 +178,31 @@ func (c *generateCmd) job(h *host, r *generateRow) (*job, error) {
 	if (len(c.Choice) > 0 || len(j.stop) > 0) && h.tok == nil {
 		return nil, fmt.Errorf("--choice and --stop are texts, and %s has no tokenizer", h.name)
 	}
+	if c.Schema != "" {
+		if q.Form, err = c.form(h); err != nil {
+			return nil, err
+		}
+	}
 	for _, s := range c.Choice {
 		q.Choices = append(q.Choices, h.tok.Encode(s, false))
 	}
 	return j, nil
+}
+
+// form is what --schema asks for.
+func (c *generateCmd) form(h *host) (sample.Form, error) {
+	if h.forms == nil {
+		return nil, fmt.Errorf("--schema is about text, and %s has no tokenizer", h.name)
+	}
+	b, err := os.ReadFile(c.Schema)
+	if err != nil {
+		return nil, err
+	}
+	f, err := h.forms.Form(router.Request{Schema: string(b)})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.Schema, err)
+	}
+	return f, nil
 }
 
 func (c *generateCmd) sampling(p *sample.Params, r *generateRow) {

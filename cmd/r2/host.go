@@ -28,8 +28,9 @@ type host struct {
 	run      *runner.Runner
 	eng      *engine.Engine
 	tok      *tokenizer.Tokenizer // nil: token ids only
-	context  int                  // most tokens of a sequence
-	adapters []string             // adapter i+1 is of this name
+	forms    *local.Forms
+	context  int      // most tokens of a sequence
+	adapters []string // adapter i+1 is of this name
 	loaded   []*model.Adapter
 
 	files *weights.Model
@@ -93,6 +94,9 @@ func (h *host) load(path string, adapters []string, opts model.Options) (err err
 	defer h.be.Detach()
 	if h.tok, err = openTokenizer(h.files); err != nil {
 		return err
+	}
+	if h.tok != nil {
+		h.forms = local.NewForms(h.tok, h.config.Vocab, h.eos())
 	}
 	if h.dec, err = model.Load(h.be, h.config, h.files, opts); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
@@ -224,7 +228,7 @@ func (h *host) text(adapter int) (*local.Model, error) {
 	if h.tok == nil {
 		return nil, fmt.Errorf("%s has no tokenizer (tokenizer.json), so it takes no text", h.name)
 	}
-	return &local.Model{Engine: h.eng, Tokenizer: h.tok, Adapter: adapter, Defaults: h.sampling(), EOS: h.eos(), Context: h.context}, nil
+	return &local.Model{Engine: h.eng, Tokenizer: h.tok, Adapter: adapter, Defaults: h.sampling(), EOS: h.eos(), Context: h.context, Forms: h.forms}, nil
 }
 
 func (h *host) vocabulary() *vocabulary {

@@ -186,3 +186,60 @@ func TestRoute(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// An answer whose form is given has it: by a schema, a regular expression or as any JSON object, over HTTP and
+// from the command line. A schema that cannot be kept to is refused by name.
+func TestForms(t *testing.T) {
+	url := start(t, "--model", shipped("maxi"))
+	ask := func(fields string) (int, string) {
+		t.Helper()
+		r, err := http.Post(url+"/chat/completions", "application/json",
+			strings.NewReader(`{"model":"maxi","max_tokens":60,"seed":3,"messages":[{"role":"user","content":"walk"}],`+fields+`}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		b, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got struct {
+			Choices []struct{ Message struct{ Content string } }
+		}
+		if err := json.Unmarshal(b, &got); err != nil || len(got.Choices) == 0 {
+			return r.StatusCode, string(b)
+		}
+		return r.StatusCode, got.Choices[0].Message.Content
+	}
+	const schema = `{"type":"object","properties":{"n":{"enum":[7,8]},"ok":{"type":"boolean"}},"required":["n","ok"]}`
+	object := regexp.MustCompile(`^\{"n": ?[78], ?"ok": ?(true|false)\}$`)
+	for fields, want := range map[string]*regexp.Regexp{
+		`"response_format":{"type":"json_schema","json_schema":{"name":"a","schema":` + schema + `}}`: object,
+		`"structured_outputs":{"json":` + schema + `}`:                                                object,
+		`"structured_outputs":{"regex":"(left|right)-[0-9]{2}"}`:                                      regexp.MustCompile(`^(left|right)-[0-9]{2}$`),
+		`"response_format":{"type":"json_object"}`:                                                    regexp.MustCompile(`^\{`),
+	} {
+		if code, text := ask(fields); code != 200 || !want.MatchString(text) {
+			t.Errorf("%s: %d %q", fields, code, text)
+		}
+	}
+	for fields, want := range map[string]string{
+		`"structured_outputs":{"json":{"type":"integer","minimum":3}}`: "minimum",
+		`"structured_outputs":{"regex":"("}`:                           "regex",
+		`"response_format":{"type":"xml"}`:                             "response_format",
+	} {
+		if code, text := ask(fields); code != 400 || !strings.Contains(text, want) {
+			t.Errorf("%s: %d %q", fields, code, text)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "schema.json")
+	if err := os.WriteFile(file, []byte(schema), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	g := lines[generated](t, "", "generate", "--model", shipped("maxi"), "--chat", "walk", "--schema", file, "--json", "-q", "-n", "4")
+	for _, o := range g {
+		if !object.MatchString(*o.Text) || o.FinishReason != "stop" {
+			t.Errorf("%q (%s)", *o.Text, o.FinishReason)
+		}
+	}
+}

@@ -5,6 +5,18 @@ import (
 	"slices"
 )
 
+// A Form says which ids may follow where the form of a completion is given. A completion's state is a
+// number, 0 at its start.
+type Form interface {
+	// Allow sets mask, ⌈vocab/32⌉ words, to the ids that may follow state.
+	Allow(state int32, mask []uint32)
+	// Next returns the state after id and whether the completion is complete. ok is false for an id
+	// that Allow does not allow.
+	Next(state, id int32) (next int32, done, ok bool)
+}
+
+var _ Form = (*Choices)(nil)
+
 // Choices is a set of completions of which one must be drawn, as a trie. A completion's state is a
 // node, 0 at its start. Where a choice is complete and a longer one goes on, a stop id ends it.
 type Choices struct {

@@ -23,6 +23,7 @@ type Model struct {
 	Defaults  sample.Params // of what a request leaves open
 	EOS       []int32       // ids that end a text
 	Context   int           // most tokens of a prompt and its completion
+	Forms     *Forms        // nil: schemas and regular expressions are refused
 }
 
 var _ router.Streamer = (*Model)(nil)
@@ -107,6 +108,14 @@ func (m *Model) request(r router.Request) (q engine.Request, err error) {
 	}
 	if !r.IgnoreEOS {
 		q.Stop = m.EOS
+	}
+	if r.Schema != "" || r.Pattern != "" || r.JSONObject {
+		if m.Forms == nil {
+			return q, &router.ParamError{Param: "structured_outputs", Reason: "this model takes neither schemas nor regular expressions"}
+		}
+		if q.Form, err = m.Forms.Form(r); err != nil {
+			return q, err
+		}
 	}
 	for _, c := range r.Choices {
 		q.Choices = append(q.Choices, m.Tokenizer.Encode(c, false))

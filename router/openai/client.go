@@ -118,8 +118,8 @@ func (c *Client) post(ctx context.Context, r router.Request, stream bool) (*http
 	if r.Seed != nil {
 		q.Seed = new(int64(*r.Seed))
 	}
-	if len(r.Choices) > 0 {
-		q.Structured = &StructuredOutputs{r.Choices}
+	if len(r.Choices) > 0 || r.Pattern != "" || r.Schema != "" || r.JSONObject {
+		q.Structured = &StructuredOutputs{Choice: r.Choices, Regex: r.Pattern, JSON: json.RawMessage(r.Schema), JSONObject: r.JSONObject}
 	}
 	if stream {
 		q.StreamOptions = &StreamOptions{IncludeUsage: true}

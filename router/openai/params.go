@@ -104,6 +104,9 @@ var common = map[string]setter{
 				c.request.Choices, err = texts(raw)
 				return err
 			},
+			"regex":       func(raw json.RawMessage) error { return str(raw, &c.request.Pattern) },
+			"json":        func(raw json.RawMessage) error { return schema(c, raw) },
+			"json_object": func(raw json.RawMessage) error { return boolean(raw, &c.request.JSONObject) },
 		})
 	},
 	"r2": func(c *call, raw json.RawMessage) error {
@@ -119,7 +122,7 @@ var chatOnly = map[string]setter{
 	"max_completion_tokens": common["max_tokens"],
 	"logprobs":              func(c *call, raw json.RawMessage) error { return boolean(raw, &c.request.LogProbs) },
 	"top_logprobs":          only("0"),
-	"response_format":       only(`{"type":"text"}`),
+	"response_format":       responseFormat,
 }
 
 var textOnly = map[string]setter{
@@ -190,6 +193,52 @@ func decode(body []byte, chat bool) (*call, error) {
 		return nil, &router.ParamError{Param: "stream_options", Reason: "only with stream"}
 	}
 	return c, nil
+}
+
+// schema reads a JSON schema, which may also stand in a string.
+func schema(c *call, raw json.RawMessage) error {
+	var text string
+	if json.Unmarshal(raw, &text) == nil {
+		raw = json.RawMessage(text)
+	}
+	var b bytes.Buffer
+	if err := json.Compact(&b, raw); err != nil {
+		return errors.New("want a JSON schema")
+	}
+	c.request.Schema = b.String()
+	return nil
+}
+
+// responseFormat reads OpenAI's way to ask for JSON: {"type": "text" | "json_object"}, or {"type": "json_schema",
+// "json_schema": {"name", "schema", …}}.
+func responseFormat(c *call, raw json.RawMessage) error {
+	kind := ""
+	err := object(raw, map[string]func(json.RawMessage) error{
+		"type": func(raw json.RawMessage) error { return str(raw, &kind) },
+		"json_schema": func(raw json.RawMessage) error {
+			var name, description string
+			var strict bool // an answer is valid, asked for or not
+			return object(raw, map[string]func(json.RawMessage) error{
+				"name":        func(raw json.RawMessage) error { return str(raw, &name) },
+				"description": func(raw json.RawMessage) error { return str(raw, &description) },
+				"strict":      func(raw json.RawMessage) error { return boolean(raw, &strict) },
+				"schema":      func(raw json.RawMessage) error { return schema(c, raw) },
+			})
+		},
+	})
+	switch {
+	case err != nil:
+		return err
+	case kind == "json_schema" && c.request.Schema == "":
+		return errors.New("type json_schema needs json_schema: {schema}")
+	case kind != "json_schema" && c.request.Schema != "":
+		return errors.New("json_schema is for type json_schema")
+	case kind == "json_object":
+		c.request.JSONObject = true
+	case kind != "text" && kind != "json_schema":
+		return errors.New("type: want text, json_object or json_schema")
+	}
+	return nil
 }
 
 func messages(c *call, raw json.RawMessage) error {

@@ -3,6 +3,8 @@
 package openai
 
 import (
+	"encoding/json"
+
 	"github.com/r2-reasoner/r2/router"
 )
 
@@ -24,9 +26,13 @@ type ChatRequest struct {
 	StreamOptions *StreamOptions     `json:"stream_options,omitempty"`
 }
 
-// StructuredOutputs is vLLM's: the answer is exactly one of Choice.
+// StructuredOutputs is vLLM's: the answer is exactly one of Choice, matches Regex, is valid by the schema JSON, or
+// is any JSON object. One of them is given.
 type StructuredOutputs struct {
-	Choice []string `json:"choice"`
+	Choice     []string        `json:"choice,omitempty"`
+	Regex      string          `json:"regex,omitempty"`
+	JSON       json.RawMessage `json:"json,omitempty"`
+	JSONObject bool            `json:"json_object,omitempty"`
 }
 
 // StreamOptions asks for a last chunk with the usage.
