@@ -109,13 +109,14 @@ func (l *Learner) Backward(coef []float32) error {
 
 // Update takes one optimizer step at learning rate lr and clears the gradients. norm is that of all
 // gradients before clipping. A gradient that is not finite is an error that names its tensor, and
-// changes nothing.
+// changes nothing. A weight that the step made so is an error too, after which the learner is not to be
+// used.
 func (l *Learner) Update(lr float32) (norm float32, err error) {
 	if err := l.dec.Backend().Attach(); err != nil {
 		return 0, err
 	}
 	defer l.dec.Backend().Detach()
-	norm, err = l.norm()
+	norm, err = l.norm("gradient of", func(p model.Param) kernels.Tensor { return p.G })
 	if err != nil {
 		return norm, err
 	}
@@ -133,14 +134,15 @@ func (l *Learner) Update(lr float32) (norm float32, err error) {
 		l.dec.Backend().AdamW(p.W, l.m[i], l.v[i], p.G, step)
 	}
 	l.grads.Zero()
-	return norm, l.dec.Backend().Sync()
+	_, err = l.norm("weight", func(p model.Param) kernels.Tensor { return p.W })
+	return norm, err
 }
 
-// norm is the norm of all gradients together.
-func (l *Learner) norm() (float32, error) {
+// norm is the norm of one tensor of each parameter, all together.
+func (l *Learner) norm(what string, of func(model.Param) kernels.Tensor) (float32, error) {
 	be := l.dec.Backend()
 	for i, p := range l.params {
-		be.SumSquares(l.sums.Columns(i, 1), p.G)
+		be.SumSquares(l.sums.Columns(i, 1), of(p))
 	}
 	if err := be.Read(l.sumRaw, l.sums); err != nil {
 		return 0, err
@@ -149,7 +151,7 @@ func (l *Learner) norm() (float32, error) {
 	for i, p := range l.params {
 		s := float64(float32At(l.sumRaw, i))
 		if math.IsNaN(s) || math.IsInf(s, 0) {
-			return float32(s), fmt.Errorf("gradient of %s is not finite at step %d; nothing was updated", p.Name, l.Step+1)
+			return float32(s), fmt.Errorf("%s %s is not finite (or its squares overflow)", what, p.Name)
 		}
 		total += s
 	}

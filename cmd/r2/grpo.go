@@ -49,6 +49,7 @@ type grpoCmd struct {
 	Refill        int     `default:"0" help:"Most prompts a step draws in place of ones whose rewards agree."`
 	AllowMismatch bool    `help:"Go on where sampler and trainer disagree on a log-probability."`
 	Out           string  `required:"" placeholder:"DIR" help:"The run's directory."`
+	dataFlags
 	optimizerFlags
 	deviceFlags
 	outputFlags
@@ -125,6 +126,7 @@ func (c *grpoCmd) Run(ctx context.Context) error {
 		src.Begin(step)
 		score.begin(step)
 		batch, spare := draw(c, tasks, step)
+		t.names = places(batch)
 		return trainer.Step(ctx, batch, spare, lr)
 	}
 	return t.train(ctx)
@@ -240,13 +242,14 @@ func (c *grpoCmd) settings() ([]setting, error) {
 			}
 		}
 	}
+	own := append(c.dataFlags.settings(), c.optimizerFlags.settings()...)
 	return append([]setting{{"command", "grpo"}, {"model", c.Model}, {"init_adapter", c.InitAdapter}, {"lora", c.LoRA},
 		{"module", c.Module}, {"config", c.Config}, {"config_sha256", router}, {"cost", c.Cost}, {"stepwise", c.Stepwise},
 		{"task", c.Task}, {"reward_cmd", c.RewardCmd}, {"reward_url", c.RewardURL}, {"data", c.Data}, {"data_sha256", hash}, {"steps", c.Steps},
 		{"prompts", c.Prompts}, {"samples", c.Samples}, {"max_tokens", c.MaxTokens}, {"temperature", c.Temperature},
 		{"loss", c.Loss}, {"advantage", c.Advantage}, {"epsilon", c.Epsilon}, {"kl", c.KL},
 		{"kl_kind", c.KLKind}, {"kl_ref", c.KLRef}, {"kl_correct", c.KLCorrect}, {"delta", c.Delta}, {"overlong", c.Overlong}, {"updates", c.Updates},
-		{"refill", c.Refill}, {"seed", c.Seed}, {"dtype", c.DType}}, c.optimizerFlags.settings()...), nil
+		{"refill", c.Refill}, {"seed", c.Seed}, {"dtype", c.DType}}, own...), nil
 }
 
 // grpoRun is a run under way.
@@ -256,6 +259,7 @@ type grpoRun struct {
 	learner  *train.Learner
 	schedule train.Schedule
 	take     func(ctx context.Context, step int, lr float32) (grpo.Stats, error)
+	names    []string // of the batch's rows
 }
 
 // A grpoRow is a row of metrics.jsonl.
@@ -309,7 +313,7 @@ func (t *grpoRun) step(ctx context.Context, step int) (grpoRow, error) {
 	lr := t.schedule.Rate(step)
 	st, err := t.take(context.WithoutCancel(ctx), step, float32(lr))
 	if err != nil {
-		return grpoRow{}, fmt.Errorf("step %d: %w", step+1, err)
+		return grpoRow{}, ofRows(step+1, t.names, err)
 	}
 	if st.Parity != 0 && !t.c.AllowMismatch {
 		return grpoRow{}, fmt.Errorf("step %d: sampler and trainer differ by up to %g in a log-probability; they must agree to the bit (--allow-mismatch goes on all the same)", step+1, st.Parity)

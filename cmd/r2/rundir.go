@@ -34,8 +34,8 @@ type runDir struct {
 
 // openRun makes the directory, or checks that the run in it has the same configuration. Until close no
 // other process can open it.
-func openRun(path string, config []setting) (r *runDir, err error) {
-	r = &runDir{path: path}
+func openRun(path string, config []setting) (_ *runDir, err error) {
+	r := &runDir{path: path}
 	if err := os.MkdirAll(path, 0o777); err != nil {
 		return nil, err
 	}

@@ -21,6 +21,15 @@ type grpoTask struct {
 	prompt string
 	answer string
 	fields map[string]json.RawMessage
+	place  string // file and line, or the benchmark's
+}
+
+// places are where tasks come from.
+func places(ts []*grpoTask) (names []string) {
+	for _, t := range ts {
+		names = append(names, t.place)
+	}
+	return names
 }
 
 // A scorer gives rollouts their rewards: by a benchmark's checker, or by a command or server of the
@@ -84,30 +93,36 @@ func (s *scorer) tasks(c *grpoCmd) ([]*grpoTask, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, t := range all {
+		for i, t := range all {
 			g, err := s.task([]router.Message{{Role: "user", Content: t.Question}}, "")
 			if err != nil {
 				return nil, err
 			}
-			g.prompt, g.answer = t.Question, t.Answer
+			g.prompt, g.answer, g.place = t.Question, t.Answer, fmt.Sprintf("%s:%d", c.Task, i+1)
 			out = append(out, g)
 		}
 		return out, nil
 	}
+	left := sieve{dataFlags: c.dataFlags}
 	for r, err := range rows(c.Data) {
 		if err != nil {
 			return nil, err
 		}
 		g, err := s.row(r)
-		if err != nil {
+		if err == nil && len(g.ids)+c.MaxTokens > s.h.context {
+			err = r.errorf("a prompt of %d tokens and %d more %w of %d; --long drop leaves such rows out", len(g.ids), c.MaxTokens, errLong, s.h.context)
+		}
+		if err == nil {
+			out = append(out, g)
+		} else if err := left.out(err); err != nil {
 			return nil, err
 		}
-		if len(g.ids)+c.MaxTokens > s.h.context {
-			return nil, r.errorf("a prompt of %d tokens and %d more do not fit into the context of %d", len(g.ids), c.MaxTokens, s.h.context)
-		}
-		out = append(out, g)
 	}
-	if len(out) == 0 {
+	left.say(c.outputFlags)
+	switch {
+	case len(out) == 0 && left.bad+left.long > 0:
+		return nil, fmt.Errorf("%s: all %d rows were left out", c.Data, left.bad+left.long)
+	case len(out) == 0:
 		return nil, fmt.Errorf("%s: there are no rows", c.Data)
 	}
 	return out, nil
@@ -132,7 +147,7 @@ func (s *scorer) row(r row) (*grpoTask, error) {
 	if len(g.ids) == 0 {
 		return nil, r.errorf("the prompt is empty")
 	}
-	g.prompt = in.Prompt
+	g.prompt, g.place = in.Prompt, r.place
 	if json.Unmarshal(in.Answer, &g.answer) != nil {
 		g.answer = string(in.Answer)
 	}

@@ -30,6 +30,7 @@ type sftCmd struct {
 	Batch       int      `default:"8" help:"Sequences a step; the loss is the mean over their target tokens."`
 	NoShuffle   bool     `help:"Take rows in file order; otherwise a permutation by seed and epoch."`
 	Out         string   `required:"" placeholder:"DIR" help:"The run's directory."`
+	dataFlags
 	optimizerFlags
 	deviceFlags
 	outputFlags
@@ -55,19 +56,27 @@ func (c *sftCmd) Run(ctx context.Context) error {
 		return err
 	}
 	defer l.Close()
-	data, longest, err := l.vocabulary().examples(c.Data, l.context())
+	data, err := openDataset(l.vocabulary(), c.Data, l.context(), c.dataFlags)
 	if err != nil {
 		return err
 	}
+	defer data.Close()
+	data.say(c.outputFlags)
+	longest := data.longest
 	var eval []sft.Example
 	if c.EvalData != "" {
-		n := 0
-		if eval, n, err = l.vocabulary().examples([]string{c.EvalData}, l.context()); err != nil {
+		d, err := openDataset(l.vocabulary(), []string{c.EvalData}, l.context(), c.dataFlags)
+		if err != nil {
 			return err
 		}
-		longest = max(longest, n)
+		defer d.Close()
+		d.say(c.outputFlags)
+		if eval, err = d.all(); err != nil {
+			return err
+		}
+		longest = max(longest, d.longest)
 	}
-	steps, err := c.steps(len(data))
+	steps, err := c.steps(len(data.places))
 	if err != nil {
 		return err
 	}
@@ -75,11 +84,7 @@ func (c *sftCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	hash, err := hashFiles(c.Data)
-	if err != nil {
-		return err
-	}
-	run, err := openRun(c.Out, c.settings(hash, steps))
+	run, err := openRun(c.Out, c.settings(data.hash, steps))
 	if err != nil {
 		return err
 	}
@@ -93,9 +98,10 @@ func (c *sftCmd) Run(ctx context.Context) error {
 }
 
 func (c *sftCmd) settings(hash string, steps int) []setting {
+	own := append(c.dataFlags.settings(), c.optimizerFlags.settings()...)
 	return append([]setting{{"command", "sft"}, {"model", c.Model}, {"init", c.Init}, {"init_adapter", c.InitAdapter},
 		{"lora", c.LoRA}, {"full", c.Full}, {"data", c.Data}, {"data_sha256", hash}, {"steps", steps}, {"batch", c.Batch},
-		{"shuffle", !c.NoShuffle}, {"seed", c.Seed}, {"dtype", c.DType}}, c.optimizerFlags.settings()...)
+		{"shuffle", !c.NoShuffle}, {"seed", c.Seed}, {"dtype", c.DType}}, own...)
 }
 
 // steps is how many optimizer steps to take over n examples.
@@ -111,34 +117,34 @@ func (c *sftCmd) steps(n int) (int, error) {
 
 func perEpoch(n, batch int) int { return (n + batch - 1) / batch }
 
-// pick is the examples of a step: each epoch goes once through all of them, its last step with what
-// is left.
-func pick(data []sft.Example, batch, step int, shuffle bool, seed uint64) []sft.Example {
-	n := len(data)
-	epoch, j := step/perEpoch(n, batch), step%perEpoch(n, batch)
-	order := make([]int, n)
-	for i := range order {
-		order[i] = i
+// pick is the rows of a step: each epoch goes once through all of them, its last step with what is left.
+func (t *sftRun) pick(step int) []int {
+	n := len(t.data.places)
+	epoch, j := step/perEpoch(n, t.c.Batch), step%perEpoch(n, t.c.Batch)
+	if t.order == nil || t.epoch != epoch {
+		t.epoch, t.order = epoch, make([]int, n)
+		for i := range t.order {
+			t.order[i] = i
+		}
+		if !t.c.NoShuffle {
+			t.order = rand.New(rand.NewPCG(t.c.Seed, uint64(epoch))).Perm(n)
+		}
 	}
-	if shuffle {
-		order = rand.New(rand.NewPCG(seed, uint64(epoch))).Perm(n)
-	}
-	var out []sft.Example
-	for _, i := range order[j*batch : min(n, (j+1)*batch)] {
-		out = append(out, data[i])
-	}
-	return out
+	return t.order[j*t.c.Batch : min(n, (j+1)*t.c.Batch)]
 }
 
 // sftRun is a run under way.
 type sftRun struct {
-	c          *sftCmd
-	l          *trainee
-	run        *runDir
-	learner    *train.Learner
-	data, eval []sft.Example
-	steps      int
-	schedule   train.Schedule
+	c        *sftCmd
+	l        *trainee
+	run      *runDir
+	learner  *train.Learner
+	data     *dataset
+	eval     []sft.Example
+	steps    int
+	schedule train.Schedule
+	epoch    int
+	order    []int // of the rows in this epoch
 }
 
 // An sftRow is a row of metrics.jsonl.
@@ -204,10 +210,13 @@ func (t *sftRun) step() (sftRow, error) {
 	begin := time.Now()
 	step := t.learner.Step
 	lr := t.schedule.Rate(step)
-	ex := pick(t.data, t.c.Batch, step, !t.c.NoShuffle, t.c.Seed)
+	ex, names, err := t.data.read(t.pick(step))
+	if err != nil {
+		return sftRow{}, err
+	}
 	st, err := sft.Step(t.learner, ex, t.c.MicroTokens, float32(lr))
 	if err != nil {
-		return sftRow{}, fmt.Errorf("step %d: %w", step+1, err)
+		return sftRow{}, ofRows(step+1, names, err)
 	}
 	return sftRow{Step: step + 1, Loss: st.Loss, LR: lr, GradNorm: st.GradNorm, Tokens: st.Tokens,
 		Seconds: time.Since(begin).Seconds()}, nil
@@ -252,34 +261,6 @@ func (t *sftRun) finish() error {
 		fmt.Printf("%s after %d steps\n", path, t.learner.Step)
 	}
 	return nil
-}
-
-// examples reads training rows; longest is the tokens of the longest.
-func (v *vocabulary) examples(paths []string, context int) (out []sft.Example, longest int, err error) {
-	for _, path := range paths {
-		for r, err := range rows(path) {
-			if err != nil {
-				return nil, 0, err
-			}
-			var e example
-			if err := r.decode(&e, false); err != nil {
-				return nil, 0, err
-			}
-			x, err := v.learn(&e, true)
-			if err != nil {
-				return nil, 0, r.errorf("%w", err)
-			}
-			if len(x.Tokens) > context {
-				return nil, 0, r.errorf("%d tokens do not fit into the context of %d", len(x.Tokens), context)
-			}
-			longest = max(longest, len(x.Tokens))
-			out = append(out, x)
-		}
-	}
-	if len(out) == 0 {
-		return nil, 0, fmt.Errorf("%v: there are no rows", paths)
-	}
-	return out, longest, nil
 }
 
 // open opens what is to be trained.
