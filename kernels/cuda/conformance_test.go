@@ -46,9 +46,3 @@ func firstVersions(d *Device) *Device {
 	d.naive = true
 	return d
 }
-
-// A GPU computes what the simulator does, bit for bit, where no matrix instruction is used.
-func TestGPUIsTheSimulator(t *testing.T) {
-	needGPU(t).Close()
-	kerneltest.Same(t, func(t *testing.T) k.Backend { return needGPU(t) }, func(t *testing.T) k.Backend { return simulated(t) })
-}
