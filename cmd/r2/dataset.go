@@ -193,8 +193,11 @@ func (d *dataset) Close() {
 // mostNamed rows are named in an error.
 const mostNamed = 8
 
-// ofRows is an error of a step, with the rows of its batch.
+// ofRows is an error of a step, with the rows of its batch where they are known.
 func ofRows(step int, names []string, err error) error {
+	if len(names) == 0 {
+		return fmt.Errorf("step %d: %w; nothing of this step was written", step, err)
+	}
 	more := ""
 	if n := len(names) - mostNamed; n > 0 {
 		names, more = names[:mostNamed], fmt.Sprintf(" and %d more", n)
