@@ -201,7 +201,7 @@ func TestOpen(t *testing.T) {
 	if err != nil || len(all) != 3920 || !b.Check(all[0].Answer, all[0].Answer) || b.Check(all[1].Answer, all[0].Answer) {
 		t.Errorf("%d tasks, %v", len(all), err)
 	}
-	if _, err := Open("sudoku"); err == nil || !strings.Contains(err.Error(), `"sudoku" is not known: there is scan`) {
+	if _, err := Open("sudoku"); err == nil || !strings.Contains(err.Error(), `"sudoku" is not known: there is csqa, gsm8k, math, p3, scan`) {
 		t.Errorf("an unknown benchmark: %v", err)
 	}
 }

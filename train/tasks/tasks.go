@@ -3,9 +3,11 @@
 package tasks
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -24,8 +26,11 @@ type Checker func(answer, known string) bool
 // A Benchmark is a named set of tasks.
 type Benchmark struct {
 	Name  string
-	Load  func(split string) ([]Task, error) // split is one of Splits
-	Check Checker
+	Load  func(split string) ([]Task, error)                            // split is one of Splits
+	Parse func(r io.Reader, name string) ([]Task, error)                // a file of the benchmark as it is published
+	Check Checker                                                       // nil where an answer has to be run
+	Run   func(ctx context.Context, answer, known string) (bool, error) // where Check is nil; an error is no verdict
+	Ask   string                                                        // what a question needs behind it for the answer to be found
 }
 
 // Splits are the parts of every benchmark. What is in test is in neither of the others; dev is the
@@ -33,7 +38,15 @@ type Benchmark struct {
 var Splits = []string{"train", "dev", "test"}
 
 var benchmarks = map[string]Benchmark{
-	"scan": {Name: "scan", Load: SCAN, Check: CheckSCAN},
+	"scan": {Name: "scan", Load: SCAN, Parse: ParseSCAN, Check: CheckSCAN},
+	"gsm8k": {Name: "gsm8k", Load: elsewhere("gsm8k"), Parse: ParseGSM8K, Check: CheckGSM8K,
+		Ask: "\nEnd your answer with #### and the number."},
+	"math": {Name: "math", Load: elsewhere("math"), Parse: ParseMATH, Check: CheckMATH,
+		Ask: "\nPut the final answer in \\boxed{}."},
+	"csqa": {Name: "csqa", Load: elsewhere("csqa"), Parse: ParseCSQA, Check: CheckCSQA,
+		Ask: "\nAnswer with the letter of the right choice."},
+	"p3": {Name: "p3", Load: elsewhere("p3"), Parse: ParseP3, Run: RunP3,
+		Ask: "\nWrite the Python function sol so that sat(sol()) is True. Answer with its code alone."},
 }
 
 // Open returns the benchmark of that name.
