@@ -21,14 +21,14 @@ import (
 
 type grpoCmd struct {
 	Model         string  `placeholder:"PATH" help:"The base: a folder in the Hugging Face layout, or a .gguf file."`
-	Task          string  `placeholder:"NAME" help:"A benchmark with a checker: scan. Without --data, its training split."`
+	Task          string  `placeholder:"NAME" help:"A benchmark with a checker: scan, gsm8k, math, csqa or p3. Without --data, the training split of scan; the others need the benchmark's own file there."`
 	RewardCmd     string  `placeholder:"CMD" help:"A command that scores rollouts: JSON lines in, JSON lines out."`
 	RewardURL     string  `placeholder:"URL" help:"A server that scores rollouts: a POST of the lines that --reward-cmd reads, answered by those it writes."`
 	Module        string  `placeholder:"decomposer|allocator" help:"Train a module of the router of --config, the rest of it as it is: rewards come from answering."`
 	Config        string  `placeholder:"r2.yaml" help:"The router and its pool, for --module."`
 	Cost          float64 `help:"Reward taken off for each US cent that an answer costs, for --module."`
 	Stepwise      bool    `help:"Each decision of the allocator pays for its own subtask, not for the whole answer."`
-	Data          string  `placeholder:"FILE.jsonl" help:"Rows {\"prompt\"} or {\"messages\"}, and {\"answer\"} where there is one."`
+	Data          string  `placeholder:"FILE.jsonl" help:"Rows {\"prompt\"} or {\"messages\"}, and {\"answer\"} where there is one; or the file of a benchmark."`
 	LoRA          string  `name:"lora" default:"r=16,alpha=32,targets=all,rslora=false" help:"The adapter to train."`
 	InitAdapter   string  `placeholder:"DIR" help:"Begin from this adapter; it is then the reference policy."`
 	Steps         int     `default:"100" help:"Training steps."`

@@ -60,8 +60,10 @@ func (c *grpoCmd) openModule(run *runDir, opt train.Optimizer) (m *moduleRun, er
 	if err != nil {
 		return nil, usageError{err}
 	}
-	m.check = b.Check
-	all, err := b.Load("train")
+	if m.check = b.Check; m.check == nil {
+		return nil, usage("--task %s: its answers are programs that have to be run; a router's module is trained on answers of text", c.Task)
+	}
+	all, err := m.load(b)
 	if err != nil {
 		return nil, err
 	}
@@ -84,6 +86,18 @@ func (c *grpoCmd) openModule(run *runDir, opt train.Optimizer) (m *moduleRun, er
 		return nil, err
 	}
 	return m, nil
+}
+
+// load gives the questions to train on.
+func (m *moduleRun) load(b tasks.Benchmark) ([]tasks.Task, error) {
+	if m.c.Data != "" {
+		return b.Read(m.c.Data)
+	}
+	all, err := b.Load("train")
+	if err != nil {
+		err = usageError{err}
+	}
+	return all, err
 }
 
 // beginAt makes the configuration's adapter of the module the one training begins from: that of

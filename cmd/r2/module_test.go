@@ -84,3 +84,21 @@ func TestModuleRefuses(t *testing.T) {
 		}
 	}
 }
+
+// A benchmark that is not part of the program is read from its own file, and its checker asked.
+func TestTasksFromTheirFiles(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "gsm8k.jsonl")
+	row := `{"question":"One and one?","answer":"1+1=<<1+1=2>>2\n#### 2"}` + "\n"
+	if err := os.WriteFile(data, []byte(row), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"grpo", "--model", shipped("maxi"), "--task", "gsm8k", "--steps", "1", "--prompts", "2", "--samples", "2", "--max-tokens", "4", "-q"}
+	out := filepath.Join(t.TempDir(), "run")
+	if _, errs, code := r2(t, "", append(args, "--data", data, "--out", out)...); code != 0 {
+		t.Fatalf("exit %d: %s", code, errs)
+	}
+	_, errs, code := r2(t, "", append(args, "--out", filepath.Join(t.TempDir(), "x"))...)
+	if code != 2 || !strings.Contains(errs, "give its file with --data") {
+		t.Errorf("without its file: exit %d, %q", code, errs)
+	}
+}

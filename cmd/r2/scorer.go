@@ -37,9 +37,9 @@ func places(ts []*grpoTask) (names []string) {
 // from there.
 type scorer struct {
 	h       *host
-	check   tasks.Checker // nil: by judge
-	judge   judge         // nil: by check
-	source  string        // of the judge, for the journal
+	bench   *tasks.Benchmark // nil: by judge
+	judge   judge            // nil: by bench
+	source  string           // of the judge, for the journal
 	journal *journal.Journal
 	call    journal.Call // the next
 }
@@ -78,31 +78,26 @@ func newScorer(h *host, c *grpoCmd) (*scorer, error) {
 	if err != nil {
 		return nil, usageError{err}
 	}
-	return &scorer{h: h, check: b.Check}, nil
+	return &scorer{h: h, bench: &b}, nil
 }
 
 // tasks are the rows of --data, else the benchmark's training split.
 func (s *scorer) tasks(c *grpoCmd) ([]*grpoTask, error) {
-	var out []*grpoTask
 	if c.Data == "" {
-		b, err := tasks.Open(c.Task)
+		all, err := s.bench.Load("train")
 		if err != nil {
-			return nil, err
+			return nil, usageError{err}
 		}
-		all, err := b.Load("train")
-		if err != nil {
-			return nil, err
-		}
-		for i, t := range all {
-			g, err := s.task([]router.Message{{Role: "user", Content: t.Question}}, "")
-			if err != nil {
-				return nil, err
-			}
-			g.prompt, g.answer, g.place = t.Question, t.Answer, fmt.Sprintf("%s:%d", c.Task, i+1)
-			out = append(out, g)
-		}
-		return out, nil
+		return s.questions(c, all)
 	}
+	if s.bench != nil && !isRows(c.Data) {
+		all, err := s.bench.Read(c.Data)
+		if err != nil {
+			return nil, err
+		}
+		return s.questions(c, all)
+	}
+	var out []*grpoTask
 	left := sieve{dataFlags: c.dataFlags}
 	for r, err := range rows(c.Data) {
 		if err != nil {
@@ -118,14 +113,49 @@ func (s *scorer) tasks(c *grpoCmd) ([]*grpoTask, error) {
 			return nil, err
 		}
 	}
-	left.say(c.outputFlags)
-	switch {
-	case len(out) == 0 && left.bad+left.long > 0:
-		return nil, fmt.Errorf("%s: all %d rows were left out", c.Data, left.bad+left.long)
-	case len(out) == 0:
-		return nil, fmt.Errorf("%s: there are no rows", c.Data)
+	return out, left.end(c, len(out))
+}
+
+// isRows reports whether a file begins with a row that has a prompt, and not in a benchmark's own format.
+func isRows(path string) bool {
+	for r, err := range rows(path) {
+		var in struct{ Prompt, Messages json.RawMessage }
+		return err == nil && r.decode(&in, false) == nil && (in.Prompt != nil || in.Messages != nil)
 	}
-	return out, nil
+	return false
+}
+
+// questions are the tasks of a benchmark, each with what has to stand behind its question.
+func (s *scorer) questions(c *grpoCmd, all []tasks.Task) (out []*grpoTask, err error) {
+	left := sieve{dataFlags: c.dataFlags}
+	for i, t := range all {
+		g, err := s.task([]router.Message{{Role: "user", Content: t.Question + s.bench.Ask}}, "")
+		if err != nil {
+			return nil, err
+		}
+		g.prompt, g.answer, g.place = t.Question, t.Answer, fmt.Sprintf("%s:%d", c.Task, i+1)
+		if len(g.ids)+c.MaxTokens <= s.h.context {
+			out = append(out, g)
+			continue
+		}
+		err = fmt.Errorf("%s: a prompt of %d tokens and %d more %w of %d; --long drop leaves such rows out", g.place, len(g.ids), c.MaxTokens, errLong, s.h.context)
+		if err := left.out(err); err != nil {
+			return nil, err
+		}
+	}
+	return out, left.end(c, len(out))
+}
+
+// end says how many rows were left out; there must be some that were not.
+func (v *sieve) end(c *grpoCmd, kept int) error {
+	v.say(c.outputFlags)
+	switch {
+	case kept == 0 && v.bad+v.long > 0:
+		return fmt.Errorf("%s: all %d rows were left out", c.Data, v.bad+v.long)
+	case kept == 0:
+		return fmt.Errorf("%s: there are no rows", c.Data)
+	}
+	return nil
 }
 
 func (s *scorer) row(r row) (*grpoTask, error) {
@@ -151,7 +181,7 @@ func (s *scorer) row(r row) (*grpoTask, error) {
 	if json.Unmarshal(in.Answer, &g.answer) != nil {
 		g.answer = string(in.Answer)
 	}
-	if s.check != nil && len(in.Answer) == 0 {
+	if s.bench != nil && len(in.Answer) == 0 {
 		return nil, r.errorf(`the checker needs "answer"`)
 	}
 	return g, r.decode(&g.fields, false)
@@ -206,9 +236,15 @@ func (s *scorer) Score(ctx context.Context, ts []*grpoTask, groups [][]grpo.Roll
 // fresh computes rewards and commits them to the journal.
 func (s *scorer) fresh(ctx context.Context, call journal.Call, ts []*grpoTask, in []reward.Row, out []journal.Reward) error {
 	begin := time.Now()
-	if s.check != nil {
+	if s.bench != nil {
 		for i, r := range in {
-			if s.check(r.Completion, ts[out[i].Prompt].answer) {
+			right, err := s.verdict(ctx, r.Completion, ts[out[i].Prompt].answer)
+			switch {
+			case ctx.Err() != nil:
+				return ctx.Err()
+			case err != nil:
+				out[i].Failure = err.Error()
+			case right:
 				out[i].Value = 1
 			}
 		}
@@ -222,6 +258,14 @@ func (s *scorer) fresh(ctx context.Context, call journal.Call, ts []*grpoTask, i
 		out[i].Value, out[i].Failure = r.Value, r.Failure
 	}
 	return s.journal.Record(ctx, call, &journal.Exchange{Source: s.source, Request: x.Request, Response: x.Response}, out, time.Since(begin))
+}
+
+// verdict is the benchmark's; an error is none.
+func (s *scorer) verdict(ctx context.Context, answer, known string) (bool, error) {
+	if s.bench.Run != nil {
+		return s.bench.Run(ctx, answer, known)
+	}
+	return s.bench.Check(answer, known), nil
 }
 
 // text is what a rollout's completion says, without its end-of-text token.
