@@ -8,6 +8,9 @@ help: ## list the targets
 build: ## a static bin/r2
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="-s -w" -o bin/r2 ./cmd/r2
 
+build-gpu: ## bin/r2 with NVIDIA GPUs; it finds libcuda when it runs, and is not static
+	CGO_ENABLED=0 $(GO) build -tags gpu -trimpath -ldflags="-s -w" -o bin/r2 ./cmd/r2
+
 test: ## all tests, with the invariants of pool and scheduler checked
 	R2_VERIFY=1 $(GO) test ./...
 
@@ -47,4 +50,4 @@ miniature: build ## train the models that r2 demo ships, from SCAN (about 15 min
 ci: ## what .ci/run runs
 	bash .ci/run
 
-.PHONY: help build test race soak fuzz bench vet nvrtc ptx ptx-check miniature ci
+.PHONY: help build build-gpu test race soak fuzz bench vet nvrtc ptx ptx-check miniature ci

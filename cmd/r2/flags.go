@@ -8,7 +8,6 @@ import (
 
 	"github.com/r2-reasoner/r2/kernels"
 	"github.com/r2-reasoner/r2/kernels/cpu"
-	"github.com/r2-reasoner/r2/kernels/cuda"
 	"github.com/r2-reasoner/r2/kernels/ref"
 	"github.com/r2-reasoner/r2/model"
 	"github.com/r2-reasoner/r2/weights"
@@ -61,14 +60,6 @@ func (f deviceFlags) open() (kernels.Backend, error) {
 		return nil, usage("--device ptxsim: the simulator of a GPU is only part of the tests yet; use --device cpu")
 	}
 	return nil, usage("--device %s: want auto, cpu, cuda, cuda:N or ref", f.Device)
-}
-
-func openGPU(n int) (kernels.Backend, error) {
-	d, err := cuda.Open(n, cuda.Options{})
-	if err != nil {
-		return nil, usage("--device %v; use --device cpu", err)
-	}
-	return d, nil
 }
 
 // options are the loading options that --dtype stands for.

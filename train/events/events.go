@@ -38,7 +38,7 @@ func (e *Writer) Scalars(at float64, step int64, values map[string]float64) erro
 		summary = delimited(summary, 1, value)
 	}
 	event := double(nil, 1, at)
-	event = binary.AppendUvarint(event, 2<<3|0) // step, varint
+	event = binary.AppendUvarint(event, 2<<3) // step, varint (type 0)
 	event = binary.AppendUvarint(event, uint64(step))
 	return e.record(delimited(event, 5, summary))
 }

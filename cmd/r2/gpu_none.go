@@ -1,0 +1,10 @@
+//go:build !gpu
+
+package main
+
+import "github.com/r2-reasoner/r2/kernels"
+
+// openGPU says that this build is the static one.
+func openGPU(n int) (kernels.Backend, error) {
+	return nil, usage("--device cuda:%d: this build is static and loads no GPU driver: make build-gpu makes one that does; or use --device cpu", n)
+}
