@@ -113,7 +113,11 @@ func (c *grpoCmd) Run(ctx context.Context) error {
 	for _, t := range tasks {
 		longest = max(longest, len(t.ids)+c.MaxTokens)
 	}
-	learner, err := train.New(h.dec, ad, ref, trainSize(longest, c.MicroTokens), opt)
+	size := trainSize(longest, c.MicroTokens)
+	if err := plan(c.outputFlags, h.dec, ad, size); err != nil {
+		return err
+	}
+	learner, err := train.New(h.dec, ad, ref, size, opt)
 	if err != nil {
 		return err
 	}

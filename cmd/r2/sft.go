@@ -89,7 +89,7 @@ func (c *sftCmd) Run(ctx context.Context) error {
 		return err
 	}
 	defer run.close()
-	learner, err := l.learner(longest, c.MicroTokens, opt)
+	learner, err := l.learner(longest, c.MicroTokens, opt, c.outputFlags)
 	if err != nil {
 		return err
 	}

@@ -125,9 +125,12 @@ func (t *trainee) vocabulary() *vocabulary {
 func (t *trainee) context() int { return t.dec.Context }
 
 // learner makes the learner for sequences of at most longest tokens.
-func (t *trainee) learner(longest, micro int, o train.Optimizer) (*train.Learner, error) {
+func (t *trainee) learner(longest, micro int, o train.Optimizer, out outputFlags) (*train.Learner, error) {
 	size := trainSize(longest, micro)
 	size.Masks = t.masks
+	if err := plan(out, t.dec, t.ad, size); err != nil {
+		return nil, err
+	}
 	return train.New(t.dec, t.ad, nil, size, o)
 }
 

@@ -1,0 +1,68 @@
+package train
+
+import (
+	"github.com/r2-reasoner/r2/model"
+	"github.com/r2-reasoner/r2/weights"
+)
+
+// A Need is device memory that a learner takes, and for what.
+type Need struct {
+	What  string
+	Bytes int64
+}
+
+// Needs is what New will take for the same arguments, before it does. A decoder in training holds the
+// gradients of its own weights already.
+func Needs(dec *model.Decoder, ad *model.Adapter, size model.Size) ([]Need, error) {
+	c := &dec.Config
+	params, grads, rank := int64(0), int64(0), size.Rank
+	if ad != nil {
+		a, err := weights.NewAdapter(ad.Config, *c)
+		if err != nil {
+			return nil, err
+		}
+		tensors := int64(0)
+		for _, p := range a.Pairs {
+			params += int64(p.Rank) * int64(p.In+p.Out)
+			tensors += 2
+		}
+		grads, rank = params, max(rank, ad.Rank)
+		grads += tensors // sums of squares
+	} else {
+		for _, p := range c.Parameters() {
+			n := int64(1)
+			for _, d := range p.Shape {
+				n *= int64(d)
+			}
+			params += n
+		}
+	}
+	slice := size.Slice
+	if slice == 0 {
+		slice = min(size.Wanted, 64)
+	}
+	return []Need{
+		{"gradients", 4 * grads},
+		{"moments", 4 * 2 * params},
+		{"activations", 4 * activations(c, size, rank, slice)},
+		{"logits", 4 * int64(slice) * int64(c.Vocab)},
+	}, nil
+}
+
+// activations counts the elements of a Pass in training besides the logits.
+func activations(c *weights.Config, s model.Size, rank, slice int) int64 {
+	q, kv := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
+	qkv := q + 2*kv
+	forward := 5*c.Hidden + qkv + q + c.Heads + 3*c.FFN + rank
+	backward := 4*c.Hidden + qkv + q + 3*c.FFN + rank
+	if c.QKNorm {
+		forward, backward = forward+qkv, backward+qkv
+	}
+	token := forward + backward + c.Layers*c.Hidden + 3 // 3: id, position, slot
+	wanted := 6                                         // row, target, temperature, log-probability, its lse, coefficient
+	if s.Masks {
+		wanted += (c.Vocab + 31) / 32
+	}
+	n := int64(s.Tokens)*int64(token) + int64(s.Wanted)*int64(wanted) + 2*int64(slice)*int64(c.Hidden)
+	return n + int64(s.Sequences)*int64(2+s.Pages) + 1
+}
