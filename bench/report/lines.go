@@ -74,7 +74,10 @@ func widen(a *plot.Axis) {
 	case a.Min > a.Max:
 		a.Min, a.Max = 0, 1
 	case a.Min == a.Max:
-		d := max(math.Abs(a.Min)/2, 0.5)
+		d := math.Abs(a.Min) / 2
+		if d == 0 {
+			d = 0.5
+		}
 		a.Min, a.Max = a.Min-d, a.Max+d
 	}
 }

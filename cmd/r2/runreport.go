@@ -61,7 +61,7 @@ func intro(p runProgress, rows []metric) string {
 	for _, row := range rows {
 		seconds += row.values["seconds"]
 	}
-	s := fmt.Sprintf("%d of %d steps in %v.", p.Step, p.Steps, time.Duration(seconds*float64(time.Second)).Round(time.Second/10))
+	s := fmt.Sprintf("%d of %d steps in %v.", p.Step, p.Steps, time.Duration(seconds*float64(time.Second)).Round(time.Millisecond))
 	if p.Best != nil {
 		s += fmt.Sprintf(" The best checkpoint is that of step %d: %s %.4g.", *p.Best, p.Metric, *p.Value)
 	}
