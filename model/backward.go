@@ -1,7 +1,9 @@
 package model
 
 import (
+	"encoding/binary"
 	"fmt"
+	"math"
 
 	"github.com/r2-reasoner/r2/kernels"
 )
@@ -131,7 +133,11 @@ func (p *Pass) Backward(coef []float32, into *Grads) error {
 	}
 	d, be := p.d, p.d.be
 	g := p.g.rows(p.act.x.Rows)
-	be.Write(g.coef.Slice(0, len(coef)), floatBytes(coef))
+	p.raw = p.raw[:0]
+	for _, c := range coef {
+		p.raw = binary.LittleEndian.AppendUint32(p.raw, math.Float32bits(c))
+	}
+	be.Write(g.coef.Slice(0, len(coef)), p.raw)
 	be.Fill(g.xn, 0)
 	p.Slices(func(i, n int, logits kernels.Tensor, dist kernels.Dist) {
 		lse := p.act.lpLSE.Slice(i, n)

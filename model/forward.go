@@ -1,6 +1,10 @@
 package model
 
 import (
+	"encoding/binary"
+	"math"
+	"slices"
+
 	"github.com/r2-reasoner/r2/kernels"
 )
 
@@ -147,12 +151,13 @@ func (p *Pass) LogProbs(dst []float32) error {
 	p.Slices(func(i, n int, logits kernels.Tensor, dist kernels.Dist) {
 		p.d.be.LogProb(p.act.lp.Slice(i, n), p.act.lpLSE.Slice(i, n), logits, p.targets.Slice(i, n), dist)
 	})
-	p.raw = p.raw[:0]
-	p.raw = append(p.raw, make([]byte, 4*n)...)
+	p.raw = slices.Grow(p.raw[:0], 4*n)[:4*n]
 	if err := p.d.be.Read(p.raw, p.act.lp.Slice(0, n)); err != nil {
 		return p.Explain(err)
 	}
-	copy(dst, bytesFloats(p.raw))
+	for i := range n {
+		dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(p.raw[4*i:]))
+	}
 	return nil
 }
 
