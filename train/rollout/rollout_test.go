@@ -120,6 +120,10 @@ func TestSeeds(t *testing.T) {
 	first, second := draw(t, s, prompts, 4), draw(t, s, prompts, 4)
 	s.Begin(4)
 	later := draw(t, s, prompts, 4)
+	s.Begin(3)
+	if diff := cmp.Diff(first, draw(t, s, prompts, 4)); diff != "" {
+		t.Errorf("a step begun again (-was +is):\n%s", diff)
+	}
 
 	again, _ := source(t, 2)
 	again.Begin(3)
