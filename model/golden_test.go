@@ -50,9 +50,9 @@ var cases = []string{"qwen2_f32", "qwen2_tied_bf16_sharded", "llama_rope3", "qwe
 // Every golden model gives PyTorch's logits and log-probabilities, with and without its adapters.
 func TestGoldenLogits(t *testing.T) {
 	for _, name := range cases {
-		dir := modeltest.Shared(t, "goldens", name)
 		for _, dev := range devices() {
 			t.Run(name+"/"+dev.name, func(t *testing.T) {
+				dir := modeltest.Shared(t, "goldens", name)
 				c := open(t, dir, dev.be, model.Options{})
 				worst := c.compare(t, "", nil, c.g.Positions)
 				adapters, _ := filepath.Glob(filepath.Join(dir, "adapter_*"))
@@ -187,10 +187,10 @@ func read(t *testing.T, be kernels.Backend, x kernels.Tensor) []float32 {
 // The gradients of the golden SFT loss are PyTorch's, for the pairs of adapter_all and for all weights.
 func TestGoldenGradients(t *testing.T) {
 	for _, name := range cases {
-		dir := modeltest.Shared(t, "goldens", name)
 		for _, dev := range devices() {
 			for _, full := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s/%s/full=%v", name, dev.name, full), func(t *testing.T) {
+					dir := modeltest.Shared(t, "goldens", name)
 					c := open(t, dir, dev.be, model.Options{Train: full})
 					prefix := "sft.grad.base_model.model."
 					if full {
