@@ -153,8 +153,8 @@ func (p *Pass) Backward(coef []float32, into *Grads) error {
 	for i := len(d.layers) - 1; i >= 0; i-- {
 		p.blockGrad(i, p.trace[i].Slice(0, p.act.x.Rows), g, into)
 	}
-	if !d.embed.grad.Zero() {
-		be.ScatterAdd(d.embed.grad, g.x, p.ids.Slice(0, p.act.x.Rows))
+	if !d.first.Zero() {
+		be.ScatterAdd(d.first, g.x, p.ids.Slice(0, p.act.x.Rows))
 	}
 	return be.Sync()
 }

@@ -97,6 +97,7 @@ func finiteDifference(t *testing.T, be kernels.Backend, d *model.Decoder, ad *mo
 	if err := p.Backward(coef, g); err != nil {
 		t.Fatal(err)
 	}
+	g.Settle()
 	for _, q := range g.Params() {
 		for range 6 {
 			r, c := rng.IntN(q.W.Rows), rng.IntN(q.W.Cols)

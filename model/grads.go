@@ -65,8 +65,21 @@ func (g *Grads) Params() []Param {
 	return ps
 }
 
+// Settle completes the gradients: call it when all of a step's are added up, before they are used.
+func (g *Grads) Settle() { g.d.settle() }
+
+func (d *Decoder) settle() {
+	if d.Config.TieEmbeddings && !d.first.Zero() {
+		d.be.Add(d.embed.grad, d.embed.grad, d.first)
+		d.be.Fill(d.first, 0)
+	}
+}
+
 // Zero clears the gradients.
 func (g *Grads) Zero() {
+	if !g.d.first.Zero() {
+		g.d.be.Fill(g.d.first, 0)
+	}
 	for _, p := range g.Params() {
 		g.d.be.Fill(p.G, 0)
 	}
@@ -76,7 +89,10 @@ func (g *Grads) Zero() {
 func (d *Decoder) SaveWeights(dt weights.DType) ([]weights.Tensor, error) { return d.save(dt, false) }
 
 // SaveGradients reads their gradients back, in float32, under the same names.
-func (d *Decoder) SaveGradients() ([]weights.Tensor, error) { return d.save(weights.F32, true) }
+func (d *Decoder) SaveGradients() ([]weights.Tensor, error) {
+	d.settle()
+	return d.save(weights.F32, true)
+}
 
 func (d *Decoder) save(dt weights.DType, grad bool) ([]weights.Tensor, error) {
 	var out []weights.Tensor

@@ -19,6 +19,9 @@ type Decoder struct {
 	be    kernels.Backend
 	embed linear
 	head  linear // the embedding itself where the two are tied
+	// first is the gradient of a trained embedding's rows, apart from that of the head it is tied to: in one
+	// sum, their order would depend on how a step is cut into passes. Settle adds it.
+	first kernels.Tensor
 	norm  vector
 	rope  kernels.Tensor
 	shape
@@ -74,8 +77,12 @@ func Load(be kernels.Backend, cfg weights.Config, src Source, o Options) (*Decod
 	l := &loader{be: be, src: src, o: o, d: d}
 	d.embed = l.matrix(c.Vocab, c.Hidden, "model.embed_tokens")
 	d.head = d.embed
-	if !c.TieEmbeddings {
+	switch {
+	case !c.TieEmbeddings:
 		d.head = l.matrix(c.Vocab, c.Hidden, "lm_head")
+		d.first = d.embed.grad
+	case o.Train:
+		d.first = be.New(kernels.F32, c.Vocab, c.Hidden)
 	}
 	d.norm = l.norm(c.Hidden, "model.norm")
 	for i := range c.Layers {

@@ -116,6 +116,7 @@ func (l *Learner) Update(lr float32) (norm float32, err error) {
 		return 0, err
 	}
 	defer l.dec.Backend().Detach()
+	l.grads.Settle()
 	norm, err = l.norm("gradient of", func(p model.Param) kernels.Tensor { return p.G })
 	if err != nil {
 		return norm, err

@@ -116,3 +116,50 @@ func compareFinal(t *testing.T, dir, adapter string) (far int, worst float64) {
 	}
 	return far, worst
 }
+
+// A step on all weights has PyTorch's loss and the norm of its gradient, with a head of its own (qwen2_f32) and with
+// one tied to the embedding (qwen3), whatever the passes a step is cut into.
+func TestGoldenFullSFT(t *testing.T) {
+	for _, name := range []string{"qwen2_f32", "qwen3"} {
+		dir := modeltest.Shared(t, "goldens", name)
+		var g struct {
+			SFT struct {
+				Batch []struct {
+					IDs    []int32 `json:"ids"`
+					Prompt int     `json:"prompt_len"`
+				} `json:"batch"`
+				Full struct {
+					Loss float64 `json:"loss"`
+					Norm float64 `json:"grad_norm"`
+				} `json:"full_weights"`
+			} `json:"sft"`
+		}
+		b, err := os.ReadFile(filepath.Join(dir, "golden.json"))
+		if err == nil {
+			err = json.Unmarshal(b, &g)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		var data strings.Builder
+		for _, s := range g.SFT.Batch {
+			mask := make([]int, len(s.IDs))
+			for i := s.Prompt; i < len(mask); i++ {
+				mask[i] = 1
+			}
+			row, _ := json.Marshal(map[string]any{"tokens": s.IDs, "mask": mask})
+			data.Write(append(row, '\n'))
+		}
+		file := filepath.Join(t.TempDir(), "data.jsonl")
+		if err := os.WriteFile(file, []byte(data.String()), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		for _, micro := range []string{"1", "4096"} {
+			row := lines[sftRow](t, "", "sft", "--full", "--model", dir, "--data", file, "--batch", "2", "--no-shuffle", "--steps", "1",
+				"--micro-tokens", micro, "--lr", "1e-3", "--out", t.TempDir(), "--json", "-q")[0]
+			if d := math.Abs(row.Loss - g.SFT.Full.Loss); !(d < 1e-4) || !(math.Abs(row.GradNorm-g.SFT.Full.Norm)/g.SFT.Full.Norm < 1e-4) {
+				t.Errorf("%s: loss %v, norm %v; want %v, %v", name, row.Loss, row.GradNorm, g.SFT.Full.Loss, g.SFT.Full.Norm)
+			}
+		}
+	}
+}
