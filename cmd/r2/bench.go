@@ -20,7 +20,7 @@ import (
 )
 
 type benchCmd struct {
-	What    string `arg:"" enum:"kernels,prefill,decode,group,grpo,pool" placeholder:"WHAT" help:"kernels, prefill, decode, group or grpo."`
+	What    string `arg:"" enum:"kernels,prefill,decode,group,grpo" placeholder:"WHAT" help:"kernels, prefill, decode, group or grpo."`
 	Model   string `placeholder:"PATH" xor:"what" help:"A folder in the Hugging Face layout, or a .gguf file."`
 	Shape   string `placeholder:"NAME" xor:"what" help:"Random weights in the shape of: smollm2-135m, qwen2.5-0.5b, -1.5b, -3b or -7b."`
 	Threads int    `default:"0" help:"Goroutines that compute; 0: one a processor."`
@@ -83,8 +83,6 @@ func (c *benchCmd) Run(ctx context.Context) error {
 
 func (c *benchCmd) check() error {
 	switch {
-	case c.What == "pool":
-		return usage("pool is not there yet; use kernels, prefill, decode, group or grpo")
 	case c.Device != "auto" && c.Device != "cpu":
 		return usage("--device %s: the roof of the CPU alone is known; use auto or cpu", c.Device)
 	case (c.Model == "") == (c.Shape == ""):

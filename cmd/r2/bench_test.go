@@ -14,7 +14,6 @@ func TestBenchRefuses(t *testing.T) {
 		cmd  benchCmd
 		want string // in the message
 	}{
-		"pool":        {benchCmd{What: "pool", Shape: "smollm2-135m", Repeat: 1}, "pool is not there yet"},
 		"nothing":     {benchCmd{What: "decode", Repeat: 1}, "--model or --shape"},
 		"both":        {benchCmd{What: "decode", Model: "m", Shape: "smollm2-135m", Repeat: 1}, "--model or --shape"},
 		"a shape":     {benchCmd{What: "decode", Shape: "gpt-5", Repeat: 1}, "qwen2.5-0.5b"},
