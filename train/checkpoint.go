@@ -169,6 +169,9 @@ func Verify(dir string) (*State, error) {
 	if err := json.Unmarshal(b, st); err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, stateFile), err)
 	}
+	if _, ok := st.Files[optimizerFile]; !ok {
+		return nil, fmt.Errorf("%s is damaged: it does not list %s", filepath.Join(dir, stateFile), optimizerFile)
+	}
 	for name, want := range st.Files {
 		got, err := hash(filepath.Join(dir, name))
 		if err != nil {

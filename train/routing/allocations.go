@@ -71,6 +71,14 @@ func (a *Allocations) Prompt(d Decision) []int32 {
 // Score sets the rewards. A question's decisions must stand together, all of them, as Decisions lists
 // them.
 func (a *Allocations) Score(ctx context.Context, ds []Decision, groups [][]grpo.Rollout) error {
+	for at := 0; at < len(ds); {
+		q := ds[at].Question
+		n := len(q.Plan)
+		if n == 0 || at+n > len(ds) || ds[at].Index != 0 || ds[at+n-1] != (Decision{q, n - 1}) {
+			return fmt.Errorf("routing: decision %d: the decisions of %q do not stand together", at, q.Text)
+		}
+		at += n
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
 	if a.Parallel > 0 {
@@ -79,9 +87,6 @@ func (a *Allocations) Score(ctx context.Context, ds []Decision, groups [][]grpo.
 	for at := 0; at < len(ds); {
 		q := ds[at].Question
 		n := len(q.Plan)
-		if at+n > len(ds) || ds[at].Index != 0 || ds[at+n-1] != (Decision{q, n - 1}) {
-			return fmt.Errorf("routing: decision %d: the decisions of %q do not stand together", at, q.Text)
-		}
 		mine := groups[at : at+n]
 		for j := range mine[0] {
 			g.Go(func() error { return a.score(ctx, q, mine, j) })

@@ -107,4 +107,11 @@ func TestAllocationsPay(t *testing.T) {
 	if err := env.Score(t.Context(), ds[1:], [][]grpo.Rollout{rollouts(m, "small")}); err == nil {
 		t.Error("half a question's decisions are scored")
 	}
+	p := &pool{}
+	env.Router.Pool, env.Parallel = p, 1
+	three := rollouts(m, "small", "small", "small")
+	err := env.Score(t.Context(), append(ds[:2:2], ds[0]), [][]grpo.Rollout{three, three, three})
+	if err == nil || p.sent.Load() != 0 {
+		t.Errorf("a question before half of one: error %v after %d calls, want an error before any", err, p.sent.Load())
+	}
 }
