@@ -8,7 +8,7 @@ import (
 
 // Float32 appends all elements of t, dequantised, to dst and returns it. F64 and I64 are rounded to
 // nearest; everything else is exact (a product of a half and a small integer, and its sum with a
-// half in Q4_1 rounded once, as ggml computes it).
+// half in Q4_1 and Q5_1 rounded once, as ggml computes it).
 func (t Tensor) Float32(dst []float32) []float32 {
 	n := t.Len()
 	dst = slices.Grow(dst, n)
@@ -41,6 +41,10 @@ func (t Tensor) Float32(dst []float32) []float32 {
 		blocks(out, b, 18, q4_0)
 	case Q4_1:
 		blocks(out, b, 20, q4_1)
+	case Q5_0:
+		blocks(out, b, 22, q5_0)
+	case Q5_1:
+		blocks(out, b, 24, q5_1)
 	}
 	return dst[:len(dst)+n]
 }
@@ -96,6 +100,27 @@ func q4_1(out []float32, b []byte) {
 	for i, q := range b[4:20] {
 		out[i] = d*float32(q&15) + m
 		out[i+16] = d*float32(q>>4) + m
+	}
+}
+
+// q5_0 decodes a block: a half d, then 32 bits that are bit 4 of each q in order, then the low nibbles
+// as in q4_0. w = d·(q-16).
+func q5_0(out []float32, b []byte) {
+	d, high := float16(binary.LittleEndian.Uint16(b)), binary.LittleEndian.Uint32(b[2:])
+	for i, q := range b[6:22] {
+		out[i] = d * float32(int(q&15)+int(high>>i&1)<<4-16)
+		out[i+16] = d * float32(int(q>>4)+int(high>>(i+16)&1)<<4-16)
+	}
+}
+
+// q5_1 decodes a block: halves d and m, then bits and nibbles as in q5_0. w = d·q + m, with an exact
+// product as in q4_1.
+func q5_1(out []float32, b []byte) {
+	d, m := float16(binary.LittleEndian.Uint16(b)), float16(binary.LittleEndian.Uint16(b[2:]))
+	high := binary.LittleEndian.Uint32(b[4:])
+	for i, q := range b[8:24] {
+		out[i] = d*float32(uint32(q&15)|high>>i&1<<4) + m
+		out[i+16] = d*float32(uint32(q>>4)|high>>(i+16)&1<<4) + m
 	}
 }
 
@@ -166,10 +191,11 @@ func (t Tensor) Finite() (ok bool, index int) {
 		return finite16(b, 0x7c00)
 	case BF16:
 		return finite16(b, 0x7f80)
-	case Q8_0, Q4_0, Q4_1:
+	case Q8_0, Q4_0, Q4_1, Q5_0, Q5_1:
+		offset := t.Type == Q4_1 || t.Type == Q5_1 // a second half, m
 		for s, i := t.Type.BlockSize(), 0; s*i < len(b); i++ {
 			h := b[s*i:]
-			if le.Uint16(h)&0x7c00 == 0x7c00 || t.Type == Q4_1 && le.Uint16(h[2:])&0x7c00 == 0x7c00 {
+			if le.Uint16(h)&0x7c00 == 0x7c00 || offset && le.Uint16(h[2:])&0x7c00 == 0x7c00 {
 				return false, 32 * i
 			}
 		}

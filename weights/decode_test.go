@@ -168,7 +168,7 @@ func TestFinite(t *testing.T) {
 			}
 		}
 	}
-	for _, dt := range []DType{Q8_0, Q4_0, Q4_1} {
+	for _, dt := range []DType{Q8_0, Q4_0, Q4_1, Q5_0, Q5_1} {
 		x := Tensor{Type: dt, Shape: []int{96}, Data: make([]byte, 3*dt.BlockSize())}
 		if ok, _ := x.Finite(); !ok {
 			t.Errorf("%v: zeros are not finite", dt)

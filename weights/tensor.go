@@ -16,7 +16,7 @@ import (
 	"slices"
 )
 
-// A DType is the type of a tensor's stored elements. The quantised types Q8_0, Q4_0 and Q4_1 are
+// A DType is the type of a tensor's stored elements. The quantised types, Q8_0 to Q5_1, are
 // those of ggml: blocks of 32 elements along a row.
 type DType uint8
 
@@ -27,6 +27,8 @@ const (
 	Q8_0
 	Q4_0
 	Q4_1
+	Q5_0
+	Q5_1
 	F64
 	I64
 )
@@ -42,6 +44,8 @@ var layouts = [...]struct {
 	Q8_0: {"Q8_0", 32, 34},
 	Q4_0: {"Q4_0", 32, 18},
 	Q4_1: {"Q4_1", 32, 20},
+	Q5_0: {"Q5_0", 32, 22},
+	Q5_1: {"Q5_1", 32, 24},
 	F64:  {"F64", 1, 8},
 	I64:  {"I64", 1, 8},
 }
