@@ -44,7 +44,7 @@ type grpoCmd struct {
 	KLRef         string  `name:"kl-ref" default:"start" help:"The reference policy: start (the adapter training begins from) or base."`
 	KLCorrect     bool    `name:"kl-correct" help:"Weigh the divergence by the ratio, as TRL does by default."`
 	Delta         float64 `help:"Most that the unclipped ratio counts for; 0: no such limit."`
-	Overlong      string  `default:"keep" help:"Completions cut off at --max-tokens: keep, mask (not trained on) or penalty (up to 1 off over the last fifth)."`
+	Overlong      string  `default:"keep" enum:"keep,mask,penalty" help:"Completions cut off at --max-tokens: keep, mask (not trained on) or penalty (up to 1 off over the last fifth)."`
 	Updates       int     `default:"1" help:"Optimizer steps on the rollouts of a step."`
 	Refill        int     `default:"0" help:"Most prompts a step draws in place of ones whose rewards agree."`
 	AllowMismatch bool    `help:"Go on where sampler and trainer disagree on a log-probability."`
