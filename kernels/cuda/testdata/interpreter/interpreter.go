@@ -408,6 +408,24 @@ func f64(x uint64) float64 { return math.Float64frombits(x) }
 func b64(f float64) uint64 { return math.Float64bits(f) }
 func f32(x uint64) float32 { return math.Float32frombits(uint32(x)) }
 func b32(f float32) uint64 { return uint64(math.Float32bits(f)) }
+
+// fma32 is a*b + c, rounded once: the product is exact in float64, the sum is rounded there to odd, which
+// leaves the last rounding nothing to tie with that was no tie.
+func fma32(a, b, c float32) float32 {
+	p, q := float64(a)*float64(b), float64(c)
+	s := p + q
+	bv := s - p
+	rest := (p - (s - bv)) + (q - bv) // what s leaves out, exactly
+	u := math.Float64bits(s)
+	if rest != 0 && u&1 == 0 && !math.IsNaN(rest) && !math.IsInf(s, 0) {
+		if (rest > 0) == (s > 0) {
+			u++
+		} else {
+			u--
+		}
+	}
+	return float32(math.Float64frombits(u))
+}
 func tw(t string) int {
 	n, _ := strconv.Atoi(strings.TrimLeft(t, "abcdefghijklmnopqrstuvwxyz"))
 	return n
@@ -559,7 +577,7 @@ func (k *Kernel) compile(in *Inst, o []opnd) {
 			break
 		}
 		tri(func(a, b, c uint64) uint64 {
-			return b32(float32(math.FMA(float64(f32(a)), float64(f32(b)), float64(f32(c)))))
+			return b32(fma32(f32(a), f32(b), f32(c)))
 		})
 	case "div":
 		switch {
@@ -684,7 +702,13 @@ func (k *Kernel) compile(in *Inst, o []opnd) {
 		case dt == "f32" && st == "bf16":
 			un(func(a uint64) uint64 { return uint64(uint32(uint16(a)) << 16) })
 		case dt == "bf16" && st == "f32":
-			un(func(a uint64) uint64 { u := uint32(a); return uint64(uint16((u + 0x7fff + u>>16&1) >> 16)) })
+			un(func(a uint64) uint64 {
+				u := uint32(a)
+				if f := f32(a); f != f {
+					return 0x7fff
+				}
+				return uint64(uint16((u + 0x7fff + u>>16&1) >> 16))
+			})
 		case dt[0] != 'f' && st[0] != 'f' && tw(dt) >= tw(st) && st[0] == 'u', dt[0] != 'f' && st[0] != 'f' && tw(dt) < tw(st):
 			n := min(tw(dt), tw(st))
 			un(func(a uint64) uint64 { return a & (1<<uint(n) - 1) })
