@@ -74,7 +74,7 @@ func adapter(t *testing.T, d *model.Decoder, rank int, seed uint64) *model.Adapt
 }
 
 // What a request gets is the same to the bit alone and among others of other adapters of other ranks, and
-// the log-probabilities of a prompt are the same in one piece, in chunks, and after a prefix from the cache.
+// the log-probabilities of a prompt are the same in one piece and in chunks. (A prompt to be scored is computed whole: it takes no prefix from the cache.)
 func TestMixedAdaptersAndScores(t *testing.T) {
 	t.Setenv("R2_VERIFY", "1")
 	src := modeltest.Tiny("qwen3", 2)
