@@ -13,53 +13,70 @@ import (
 	"github.com/r2-reasoner/r2/weights"
 )
 
+// goldenSFT is what golden.json holds of fine-tuning.
+type goldenSFT struct {
+	Batch []struct {
+		IDs    []int32 `json:"ids"`
+		Prompt int     `json:"prompt_len"`
+	} `json:"batch"`
+	AdamW struct {
+		LR      float64    `json:"lr"`
+		Betas   [2]float64 `json:"betas"`
+		Eps     float64    `json:"eps"`
+		Decay   float64    `json:"weight_decay"`
+		Clip    float64    `json:"clip_grad_norm"`
+		Steps   int        `json:"steps"`
+		PerStep []struct {
+			Loss float64 `json:"loss"`
+			Norm float64 `json:"grad_norm"`
+		} `json:"per_step"`
+	} `json:"adamw"`
+	Full struct {
+		Loss float64 `json:"loss"`
+		Norm float64 `json:"grad_norm"`
+	} `json:"full_weights"`
+}
+
+// readSFT reads it, and writes its batch as a file of rows.
+func readSFT(t *testing.T, dir string) (g goldenSFT, file string) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, "golden.json"))
+	if err == nil {
+		err = json.Unmarshal(b, &struct {
+			SFT *goldenSFT `json:"sft"`
+		}{&g})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var data strings.Builder
+	for _, s := range g.Batch {
+		mask := make([]int, len(s.IDs))
+		for i := s.Prompt; i < len(mask); i++ {
+			mask[i] = 1
+		}
+		row, err := json.Marshal(map[string]any{"tokens": s.IDs, "mask": mask})
+		if err != nil {
+			t.Fatal(err)
+		}
+		data.Write(append(row, '\n'))
+	}
+	file = filepath.Join(t.TempDir(), "data.jsonl")
+	if err := os.WriteFile(file, []byte(data.String()), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	return g, file
+}
+
 // r2 sft from the golden adapter, with PyTorch's settings, takes PyTorch's five steps: losses, norms,
 // and the adapter it writes.
 func TestGoldenSFT(t *testing.T) {
 	for _, name := range []string{"qwen2_f32", "qwen2_tied_bf16_sharded", "llama_rope3", "qwen3", "llama_plain"} {
 		t.Run(name, func(t *testing.T) {
 			dir := modeltest.Shared(t, "goldens", name)
-			var g struct {
-				SFT struct {
-					Batch []struct {
-						IDs    []int32 `json:"ids"`
-						Prompt int     `json:"prompt_len"`
-					} `json:"batch"`
-					AdamW struct {
-						LR      float64    `json:"lr"`
-						Betas   [2]float64 `json:"betas"`
-						Eps     float64    `json:"eps"`
-						Decay   float64    `json:"weight_decay"`
-						Clip    float64    `json:"clip_grad_norm"`
-						Steps   int        `json:"steps"`
-						PerStep []struct {
-							Loss float64 `json:"loss"`
-							Norm float64 `json:"grad_norm"`
-						} `json:"per_step"`
-					} `json:"adamw"`
-				} `json:"sft"`
-			}
-			b, err := os.ReadFile(filepath.Join(dir, "golden.json"))
-			if err == nil {
-				err = json.Unmarshal(b, &g)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			var data strings.Builder
-			for _, s := range g.SFT.Batch {
-				mask := make([]int, len(s.IDs))
-				for i := s.Prompt; i < len(mask); i++ {
-					mask[i] = 1
-				}
-				row, _ := json.Marshal(map[string]any{"tokens": s.IDs, "mask": mask})
-				data.Write(append(row, '\n'))
-			}
-			out, file := t.TempDir(), filepath.Join(t.TempDir(), "data.jsonl")
-			if err := os.WriteFile(file, []byte(data.String()), 0o666); err != nil {
-				t.Fatal(err)
-			}
-			a := g.SFT.AdamW
+			g, file := readSFT(t, dir)
+			out := t.TempDir()
+			a := g.AdamW
 			rows := lines[sftRow](t, "", "sft", "--model", dir, "--init-adapter", filepath.Join(dir, "adapter_all"), "--data", file,
 				"--batch", "2", "--no-shuffle", "--steps", fmt.Sprint(a.Steps), "--lr", fmt.Sprint(a.LR),
 				"--betas", fmt.Sprintf("%v,%v", a.Betas[0], a.Betas[1]), "--eps", fmt.Sprint(a.Eps),
@@ -122,43 +139,12 @@ func compareFinal(t *testing.T, dir, adapter string) (far int, worst float64) {
 func TestGoldenFullSFT(t *testing.T) {
 	for _, name := range []string{"qwen2_f32", "qwen3"} {
 		dir := modeltest.Shared(t, "goldens", name)
-		var g struct {
-			SFT struct {
-				Batch []struct {
-					IDs    []int32 `json:"ids"`
-					Prompt int     `json:"prompt_len"`
-				} `json:"batch"`
-				Full struct {
-					Loss float64 `json:"loss"`
-					Norm float64 `json:"grad_norm"`
-				} `json:"full_weights"`
-			} `json:"sft"`
-		}
-		b, err := os.ReadFile(filepath.Join(dir, "golden.json"))
-		if err == nil {
-			err = json.Unmarshal(b, &g)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		var data strings.Builder
-		for _, s := range g.SFT.Batch {
-			mask := make([]int, len(s.IDs))
-			for i := s.Prompt; i < len(mask); i++ {
-				mask[i] = 1
-			}
-			row, _ := json.Marshal(map[string]any{"tokens": s.IDs, "mask": mask})
-			data.Write(append(row, '\n'))
-		}
-		file := filepath.Join(t.TempDir(), "data.jsonl")
-		if err := os.WriteFile(file, []byte(data.String()), 0o666); err != nil {
-			t.Fatal(err)
-		}
+		g, file := readSFT(t, dir)
 		for _, micro := range []string{"1", "4096"} {
 			row := lines[sftRow](t, "", "sft", "--full", "--model", dir, "--data", file, "--batch", "2", "--no-shuffle", "--steps", "1",
 				"--micro-tokens", micro, "--lr", "1e-3", "--out", t.TempDir(), "--json", "-q")[0]
-			if d := math.Abs(row.Loss - g.SFT.Full.Loss); !(d < 1e-4) || !(math.Abs(row.GradNorm-g.SFT.Full.Norm)/g.SFT.Full.Norm < 1e-4) {
-				t.Errorf("%s: loss %v, norm %v; want %v, %v", name, row.Loss, row.GradNorm, g.SFT.Full.Loss, g.SFT.Full.Norm)
+			if d := math.Abs(row.Loss - g.Full.Loss); !(d < 1e-4) || !(math.Abs(row.GradNorm-g.Full.Norm)/g.Full.Norm < 1e-4) {
+				t.Errorf("%s: loss %v, norm %v; want %v, %v", name, row.Loss, row.GradNorm, g.Full.Loss, g.Full.Norm)
 			}
 		}
 	}
