@@ -25,6 +25,7 @@ var may = map[string]string{
 	"kernels/cpu/gen":      "", // writes the assembly of kernels/cpu
 	"kernels/cpu/vecgen":   "",
 	"kernels/cuda":         "kernels kernels/cuda/...",
+	"kernels/cuda/driver":  "",
 	"kernels/cuda/ptx":     "",                 // kernels as text
 	"kernels/cuda/ptx/gen": "kernels/cuda/ptx", // compiles them
 	"kernels/kerneltest":   "kernels kernels/ref",
@@ -69,7 +70,7 @@ var only = map[string]string{
 	"log":          "cmd/r2 bench/... kernels/cpu/gen kernels/cpu/vecgen",
 	"log/slog":     "cmd/r2 bench/...",
 	"net/http":     "router/openai train/reward cmd/r2 bench/...", // train/reward: a judge may be a server
-	"unsafe":       "kernels/cpu kernels/cuda kernels/cuda/ptx/gen weights",
+	"unsafe":       "kernels/cpu kernels/cuda/driver kernels/cuda/ptx/gen weights",
 }
 
 // prints lists who may print: libraries return values and errors.

@@ -23,7 +23,7 @@ func TestVersions(t *testing.T) {
 // The order in which warps run changes no bit.
 func TestWarpOrder(t *testing.T) {
 	kerneltest.Same(t, func(t *testing.T) k.Backend { return simulated(t) }, func(t *testing.T) k.Backend {
-		d, err := open(&simulator{gpu: &interpreter.Device{Race: true, LastFirst: true}}, Options{})
+		d, err := On(&simulator{gpu: &interpreter.Device{Race: true, LastFirst: true}}, Options{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,19 +9,21 @@ package cuda
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
 	"sync"
 
 	k "github.com/r2-reasoner/r2/kernels"
+	"github.com/r2-reasoner/r2/kernels/cuda/driver"
 	"github.com/r2-reasoner/r2/kernels/cuda/ptx"
 )
 
 // A Device is one GPU.
 type Device struct {
 	busy    sync.Mutex // held between Attach and Detach
-	gpu     machine
+	gpu     driver.Device
 	name    string
 	kernels map[string]*kernel
 	call    call
@@ -60,7 +62,7 @@ const (
 type kernel struct {
 	name   string
 	params string // as ptx.Entry's
-	at     function
+	at     driver.Function
 	shared int // dynamic shared memory that it has been allowed
 }
 
@@ -71,44 +73,67 @@ type Options struct {
 	Activations k.DType
 }
 
-// open prepares a device: its kernels, its fault word, its staging memory.
-func open(gpu machine, o Options) (*Device, error) {
+// Open opens a GPU by its number, from 0.
+func Open(index int, o Options) (*Device, error) {
+	gpu, err := driver.Open(index)
+	if err != nil {
+		return nil, fmt.Errorf("cuda:%d: %w", index, err)
+	}
+	d, err := On(gpu, o)
+	if err != nil {
+		return nil, fmt.Errorf("cuda:%d (%s): %w", index, gpu.Name(), errors.Join(err, gpu.Close()))
+	}
+	return d, nil
+}
+
+// On makes a backend of a GPU, or of a simulator of one: its kernels, its fault word, its staging memory.
+func On(gpu driver.Device, o Options) (*Device, error) {
 	pieces := map[k.DType]int{k.F32: 3, k.BF16: 1}[o.Activations]
 	if pieces == 0 {
 		return nil, fmt.Errorf("activations are f32 or bf16, not %v", o.Activations)
 	}
-	d := &Device{gpu: gpu, name: gpu.Name(), kernels: map[string]*kernel{}, pieces: pieces, careful: os.Getenv("R2_DEBUG") >= "3"}
+	d := &Device{gpu: gpu, name: "cuda (" + gpu.Name() + ")", kernels: map[string]*kernel{}, pieces: pieces, careful: os.Getenv("R2_DEBUG") >= "3"}
 	if err := gpu.Bind(); err != nil {
 		return nil, err
 	}
+	if err := d.load(); err != nil {
+		return nil, err
+	}
+	var err error
+	if d.mostShared, err = gpu.Attribute(driver.MaxSharedPerBlock); err != nil {
+		return nil, err
+	}
+	if d.fault, err = gpu.Alloc(faultBytes); err != nil {
+		return nil, fmt.Errorf("no memory at all%s: %w", d.room(), err)
+	}
+	if d.staging, err = gpu.Pin(stagingBytes); err != nil {
+		return nil, fmt.Errorf("no pinned memory: %w", err)
+	}
+	d.clearFault()
+	return d, d.Sync()
+}
+
+// load loads every kernel.
+func (d *Device) load() error {
 	for _, m := range ptx.Modules() {
 		text := ptx.Text(m)
 		entries, err := ptx.Entries(text)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		names := make([]string, len(entries))
-		for i, e := range entries {
-			names[i] = e.Name
-		}
-		at, err := gpu.Load(text, names)
+		module, err := d.gpu.Load([]byte(text))
 		if err != nil {
-			return nil, fmt.Errorf("cuda: load %s: %w", m, err)
+			return fmt.Errorf("load %s: %w", m, err)
 		}
-		for i, e := range entries {
-			d.kernels[e.Name] = &kernel{name: e.Name, params: e.Params, at: at[i]}
+		for _, e := range entries {
+			at, err := d.gpu.Function(module, e.Name)
+			if err != nil {
+				return fmt.Errorf("load %s: %w", m, err)
+			}
+			d.kernels[e.Name] = &kernel{name: e.Name, params: e.Params, at: at}
 		}
 	}
-	d.mostShared = gpu.MostShared()
-	var err error
-	if d.fault, err = gpu.Alloc(faultBytes); err != nil {
-		return nil, fmt.Errorf("cuda: no memory at all: %w", err)
-	}
-	if d.staging, err = gpu.Pinned(stagingBytes); err != nil {
-		return nil, fmt.Errorf("cuda: no pinned memory: %w", err)
-	}
-	d.clearFault()
-	return d, d.Sync()
+	return nil
 }
 
 // Name says which device this is.
@@ -133,7 +158,7 @@ func (d *Device) Detach() {
 }
 
 // Close gives back the device. It must not be used after it.
-func (d *Device) Close() { d.gpu.Close() }
+func (d *Device) Close() error { return d.gpu.Close() }
 
 // fail keeps err unless there is one already: the operations after it do nothing.
 func (d *Device) fail(err error) {
@@ -169,12 +194,12 @@ func (d *Device) wait() {
 }
 
 // launch starts a kernel, after allowing it the shared memory it asks for.
-func (d *Device) launch(kn *kernel, g grid, threads, shared int, args []uint64) error {
+func (d *Device) launch(kn *kernel, g grid, threads, shared int, args *driver.Args) error {
 	if shared > max(kn.shared, 48<<10) {
-		if err := d.gpu.Allow(kn.at, shared); err != nil {
+		if err := d.gpu.SetFunctionAttribute(kn.at, driver.MaxDynamicShared, shared); err != nil {
 			return err
 		}
 		kn.shared = shared
 	}
-	return d.gpu.Launch(kn.at, g, threads, shared, args)
+	return d.gpu.Launch(kn.at, driver.Launch{Grid: driver.Dim(g), Block: driver.Dim{X: threads, Y: 1, Z: 1}, Shared: shared}, args)
 }

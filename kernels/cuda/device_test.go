@@ -7,10 +7,12 @@ import (
 	"testing"
 
 	k "github.com/r2-reasoner/r2/kernels"
+	"github.com/r2-reasoner/r2/kernels/cuda/driver"
 )
 
-// An empty machine has memory and runs nothing.
+// An empty device has memory and runs nothing.
 type empty struct {
+	driver.Device
 	room, next uint64
 	memory     map[uint64][]byte
 	launches   int
@@ -21,13 +23,12 @@ func newEmpty(room uint64) *empty {
 	return &empty{room: room, next: 1 << 20, memory: map[uint64][]byte{}}
 }
 
-func (m *empty) Name() string    { return "empty" }
-func (m *empty) Bind() error     { return nil }
-func (m *empty) Close()          {}
-func (m *empty) MostShared() int { return 99 << 10 }
-func (m *empty) Load(text string, names []string) ([]function, error) {
-	return make([]function, len(names)), nil
-}
+func (m *empty) Name() string                                            { return "empty" }
+func (m *empty) Bind() error                                             { return nil }
+func (m *empty) Close() error                                            { return nil }
+func (m *empty) Attribute(driver.Attribute) (int, error)                 { return 99 << 10, nil }
+func (m *empty) Load([]byte) (driver.Module, error)                      { return 1, nil }
+func (m *empty) Function(driver.Module, string) (driver.Function, error) { return 1, nil }
 func (m *empty) Alloc(n int) (uint64, error) {
 	if uint64(n) > m.room {
 		return 0, errors.New("out of memory")
@@ -43,20 +44,24 @@ func (m *empty) Free(at uint64) error {
 	return nil
 }
 func (m *empty) MemInfo() (free, total int, err error) { return int(m.room), 1 << 30, nil }
-func (m *empty) Clear(at uint64, n int) error          { clear(m.memory[at][:n]); return nil }
-func (m *empty) Pinned(n int) ([]byte, error)          { return make([]byte, n), nil }
+func (m *empty) Set(at uint64, _ byte, n int) error    { clear(m.memory[at][:n]); return nil }
+func (m *empty) Pin(n int) ([]byte, error)             { return make([]byte, n), nil }
 func (m *empty) Upload(at uint64, b []byte) error      { copy(m.memory[at], b); return nil }
 func (m *empty) Download(b []byte, at uint64) error    { copy(b, m.memory[at]); return nil }
 func (m *empty) Sync() error                           { return m.broken }
-func (m *empty) Allow(function, int) error             { return nil }
-func (m *empty) Launch(function, grid, int, int, []uint64) error {
+func (m *empty) SetFunctionAttribute(driver.Function, driver.FunctionAttribute, int) error {
+	return nil
+}
+func (m *empty) Launch(driver.Function, driver.Launch, *driver.Args) error {
 	m.launches++
 	return nil
 }
-func (m *empty) Begin() error            { return nil }
-func (m *empty) End() (recording, error) { return 0, nil }
-func (m *empty) Replay(recording) error  { return nil }
-func (m *empty) Forget(recording) error  { return nil }
+func (m *empty) Begin() error                                  { return nil }
+func (m *empty) End() (driver.Graph, error)                    { return 1, nil }
+func (m *empty) Instantiate(driver.Graph) (driver.Exec, error) { return 1, nil }
+func (m *empty) Replay(driver.Exec) error                      { return nil }
+func (m *empty) FreeGraph(driver.Graph) error                  { return nil }
+func (m *empty) FreeExec(driver.Exec) error                    { return nil }
 
 // A device that failed says what it was doing.
 func TestSuspects(t *testing.T) {
@@ -103,7 +108,7 @@ func TestNothingAllocated(t *testing.T) {
 
 func openEmpty(t *testing.T, room uint64) (*Device, *empty) {
 	m := newEmpty(room)
-	d, err := open(m, Options{})
+	d, err := On(m, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,15 +1,17 @@
 package cuda
 
 import (
+	"errors"
 	"fmt"
 
 	k "github.com/r2-reasoner/r2/kernels"
+	"github.com/r2-reasoner/r2/kernels/cuda/driver"
 )
 
 // A Graph is a recording of launches.
 type Graph struct {
 	d  *Device
-	at recording
+	at driver.Exec
 }
 
 // Capture records the operations that f queues. f runs twice: first for the scratch memory its operations
@@ -30,11 +32,15 @@ func (d *Device) Capture(f func()) (k.Graph, error) {
 		return nil, fmt.Errorf("cuda: capture: %w", err)
 	}
 	d.queue(f, false)
-	at, err := d.gpu.End()
+	recorded, err := d.gpu.End()
 	if d.err != nil {
 		return nil, d.Sync()
 	}
 	if err != nil {
+		return nil, fmt.Errorf("cuda: capture: %w", err)
+	}
+	at, err := d.gpu.Instantiate(recorded)
+	if err = errors.Join(err, d.gpu.FreeGraph(recorded)); err != nil {
 		return nil, fmt.Errorf("cuda: capture: %w", err)
 	}
 	return &Graph{d, at}, nil
@@ -55,4 +61,4 @@ func (g *Graph) Launch() {
 }
 
 // Free gives back the recording.
-func (g *Graph) Free() { g.d.check("free a graph", g.d.gpu.Forget(g.at)) }
+func (g *Graph) Free() { g.d.check("free a graph", g.d.gpu.FreeExec(g.at)) }

@@ -5,6 +5,7 @@ import (
 	"math"
 
 	k "github.com/r2-reasoner/r2/kernels"
+	"github.com/r2-reasoner/r2/kernels/cuda/driver"
 )
 
 // An opcode names an operation in a failure that a kernel leaves.
@@ -64,27 +65,28 @@ const (
 )
 
 // A grid is the blocks of a launch. One without blocks is not launched.
-type grid struct{ x, y, z int }
+type grid driver.Dim
 
-func line(x int) grid       { return grid{x, 1, 1} }
-func plane(x, y int) grid   { return grid{x, y, 1} }
-func cube(x, y, z int) grid { return grid{x, y, z} }
+func line(x int) grid       { return grid{X: x, Y: 1, Z: 1} }
+func plane(x, y int) grid   { return grid{X: x, Y: y, Z: 1} }
+func cube(x, y, z int) grid { return grid{X: x, Y: y, Z: z} }
 
 // A call gathers the arguments of one launch, in the order of the kernel's parameters.
 type call struct {
 	d      *Device
 	kernel *kernel
 	op     opcode
-	args   []uint64 // a slot each
-	kinds  []byte   // a letter each, as ptx.Entry's
-	bytes  int      // of dynamic shared memory
-	skip   bool     // an earlier failure: the operation does nothing
+	args   driver.Args
+	kinds  []byte // a letter each, as ptx.Entry's
+	bytes  int    // of dynamic shared memory
+	skip   bool   // an earlier failure: the operation does nothing
 }
 
 // op begins a launch of a kernel as a part of an operation. There is one call at a time, and it is reused.
 func (d *Device) op(op opcode, name string) *call {
 	c := &d.call
-	c.d, c.op, c.args, c.kinds, c.bytes = d, op, c.args[:0], c.kinds[:0], 0
+	c.d, c.op, c.kinds, c.bytes = d, op, c.kinds[:0], 0
+	c.args.Reset()
 	c.skip = d.err != nil
 	if c.kernel = d.kernels[name]; c.kernel == nil {
 		panic("cuda: there is no kernel " + name)
@@ -93,7 +95,8 @@ func (d *Device) op(op opcode, name string) *call {
 }
 
 func (c *call) put(kind byte, v uint64) *call {
-	c.args, c.kinds = append(c.args, v), append(c.kinds, kind)
+	c.args.Add(v)
+	c.kinds = append(c.kinds, kind)
 	return c
 }
 
@@ -150,13 +153,13 @@ func (c *call) run(g grid, threads int) {
 	if string(c.kinds) != c.kernel.params {
 		panic(fmt.Sprintf("cuda: %s takes %s and was given %s", c.kernel.name, c.kernel.params, c.kinds))
 	}
-	if c.skip || c.d.dry || g.x == 0 || g.y == 0 || g.z == 0 {
+	if c.skip || c.d.dry || g.X == 0 || g.Y == 0 || g.Z == 0 {
 		return
 	}
 	now := launched{c.op, c.kernel.name, g, threads}
 	c.d.recent[c.d.launches%len(c.d.recent)] = now
 	c.d.launches++
-	err := c.d.launch(c.kernel, g, threads, c.bytes, c.args)
+	err := c.d.launch(c.kernel, g, threads, c.bytes, &c.args)
 	if err == nil && c.d.careful && !c.d.recording {
 		err = c.d.gpu.Sync()
 	}
@@ -174,7 +177,7 @@ type launched struct {
 }
 
 func (l launched) String() string {
-	return fmt.Sprintf("%v (%s, %d × %d × %d blocks of %d)", l.op, l.kernel, l.grid.x, l.grid.y, l.grid.z, l.threads)
+	return fmt.Sprintf("%v (%s, %d × %d × %d blocks of %d)", l.op, l.kernel, l.grid.X, l.grid.Y, l.grid.Z, l.threads)
 }
 
 // suspects are the last launches since the device was last known to be well, latest first.

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	k "github.com/r2-reasoner/r2/kernels"
+	"github.com/r2-reasoner/r2/kernels/cuda/driver"
 )
 
 // needGPU opens the first GPU; without one the test is skipped, or fails where R2_NEED_GPU is set.
@@ -17,7 +18,11 @@ func needGPU(t *testing.T) *Device {
 	t.Helper()
 	d, err := Open(0, Options{})
 	if err == nil {
-		t.Cleanup(d.Close)
+		t.Cleanup(func() {
+			if err := d.Close(); err != nil {
+				t.Error(err)
+			}
+		})
 		return d
 	}
 	if os.Getenv("R2_NEED_GPU") != "" {
@@ -31,10 +36,10 @@ func needGPU(t *testing.T) *Device {
 func TestNoDriver(t *testing.T) {
 	d, err := Open(0, Options{})
 	if err == nil {
-		d.Close()
+		_ = d.Close()
 		t.Skip("there is a GPU")
 	}
-	if !errors.Is(err, ErrNoDriver) {
+	if !errors.Is(err, driver.ErrNoDriver) {
 		t.Skipf("there is a driver: %v", err)
 	}
 	if want := "cuda:0: no CUDA driver: libcuda.so.1 was not found"; !strings.HasPrefix(err.Error(), want) {
@@ -42,14 +47,14 @@ func TestNoDriver(t *testing.T) {
 	}
 }
 
-// The driver's calls against a libcuda of our own, in processes that load it: see testdata/fakecuda.c.
+// The driver's calls against a libcuda of our own, in processes that load it: see driver/testdata/fakecuda.c.
 func TestFakeDriver(t *testing.T) {
 	dir := t.TempDir()
 	cc, err := exec.LookPath("cc")
 	if err != nil {
 		t.Skip("no C compiler")
 	}
-	if out, err := exec.Command(cc, "-shared", "-fPIC", "-o", filepath.Join(dir, "libcuda.so.1"), "testdata/fakecuda.c").CombinedOutput(); err != nil {
+	if out, err := exec.Command(cc, "-shared", "-fPIC", "-o", filepath.Join(dir, "libcuda.so.1"), "driver/testdata/fakecuda.c").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	for _, c := range []struct{ env, want string }{
@@ -57,7 +62,7 @@ func TestFakeDriver(t *testing.T) {
 		{"FAKE_INIT=100", "cuda:0: cuInit: a fake error (CUDA_ERROR_FAKE)"},
 		{"FAKE_DRIVER=11080", "the driver is of CUDA 11.8; the kernels need 12.4 or later"},
 		{"FAKE_MAJOR=7", "the Fake is of compute capability 7.0, without bf16; the oldest that is supported is 8.0"},
-		{"FAKE_REJECT=1", "the driver does not take the kernels: cuModuleLoadDataEx: a fake error (CUDA_ERROR_FAKE) line 9: no such thing"},
+		{"FAKE_REJECT=1", "the driver does not take the kernels: cuModuleLoadDataEx: a fake error (CUDA_ERROR_FAKE)"},
 	} {
 		cmd := exec.Command(os.Args[0], "-test.run=^TestOnFakeDriver$", "-test.count=1")
 		cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+dir, "R2_FAKE_CUDA="+c.want+" ", c.env)
@@ -83,7 +88,7 @@ func TestOnFakeDriver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(1, Options{}); err == nil || err.Error() != "cuda:1: there is no such device: this machine has 1" {
+	if _, err := Open(1, Options{}); err == nil || err.Error() != "cuda:1: there is no such device: this machine has 1, numbered from 0" {
 		t.Errorf("a device that is not there: %v", err)
 	}
 	if d.Name() != "cuda (Fake)" || d.mostShared != 232448 {
@@ -112,12 +117,14 @@ func TestOnFakeDriver(t *testing.T) {
 	}
 	graph.Free()
 	d.New(k.F32, 1<<16, 1<<16)
-	if err := d.Sync(); err == nil || !strings.Contains(err.Error(), "65536 x 65536 (17179869184 bytes; 1000 of the device's 2000 are free): cuMemAlloc: out of memory (CUDA_ERROR_OUT_OF_MEMORY)") {
+	if err := d.Sync(); err == nil || !strings.Contains(err.Error(), "65536 x 65536 of 17179869184 bytes (1000 of the device's 2000 bytes are free, other processes' taken off): cuMemAlloc: out of memory (CUDA_ERROR_OUT_OF_MEMORY)") {
 		t.Errorf("too much memory: %v", err)
 	}
 	d.Add(x, x, x)
 	if err := d.Sync(); err == nil || !strings.Contains(err.Error(), "cuda: Add (add, 1 × 1 × 1 blocks of 256): cuLaunchKernel: a fake error") {
 		t.Errorf("a launch that fails: %v", err)
 	}
-	d.Close()
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
 }

@@ -50,13 +50,21 @@ func (d *Device) allocate(what string, bytes int) *memory {
 	}
 	at, err := d.gpu.Alloc(max(bytes, 16))
 	if err != nil {
-		free, total, _ := d.gpu.MemInfo()
-		d.fail(fmt.Errorf("cuda: no memory for %s (%d bytes; %d of the device's %d are free): %w", what, bytes, free, total, err))
+		d.fail(fmt.Errorf("cuda: no memory for %s of %d bytes%s: %w", what, bytes, d.room(), err))
 		return m
 	}
 	m.at = at
-	d.check("clear "+what, d.gpu.Clear(at, max(bytes, 16)))
+	d.check("clear "+what, d.gpu.Set(at, 0, max(bytes, 16)))
 	return m
+}
+
+// room says what memory there is.
+func (d *Device) room() string {
+	free, total, err := d.gpu.MemInfo()
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf(" (%d of the device's %d bytes are free, other processes' taken off)", free, total)
 }
 
 func (d *Device) release(m *memory) {

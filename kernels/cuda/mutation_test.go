@@ -80,7 +80,7 @@ func TestMutations(t *testing.T) {
 				planted = planted || ok
 				return edited
 			}
-			d, err := open(s, Options{})
+			d, err := On(s, Options{})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -33,11 +33,11 @@ func (d *Device) linear(out, x k.Tensor, w k.Weight, bias k.Tensor) {
 	switch {
 	case d.naive:
 	case x.Rows <= 8:
-		kernel, g.y, threads = "linear_few8", 1, 256
+		kernel, g.Y, threads = "linear_few8", 1, 256
 	case x.Rows <= 16:
-		kernel, g.y, threads = "linear_few16", 1, 256
+		kernel, g.Y, threads = "linear_few16", 1, 256
 	case x.Rows <= 32:
-		kernel, g.y, threads = "linear_few32", 1, 256
+		kernel, g.Y, threads = "linear_few32", 1, 256
 	default:
 		kernel, g, threads, shared = "linear_many", plane(ceil(w.Rows, 128), ceil(x.Rows, 128)), 256, stageBytes(d.pieces)
 	}

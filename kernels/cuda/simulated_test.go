@@ -7,12 +7,16 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/r2-reasoner/r2/kernels/cuda/driver"
 	"github.com/r2-reasoner/r2/kernels/cuda/testdata/interpreter"
 )
 
-// A simulator is a machine that runs the kernels' PTX on the processor, with the race check on.
+// A simulator is a driver.Device that runs the kernels' PTX on the processor, with the race check on. What
+// the backend does not call, it does not have.
 type simulator struct {
+	driver.Device
 	gpu       *interpreter.Device
+	modules   []map[string]*interpreter.Kernel
 	kernels   []*interpreter.Kernel
 	recording []func() error // nil: none is under way
 	on        bool
@@ -23,7 +27,7 @@ type simulator struct {
 // simulated opens a device on a simulator of its own.
 func simulated(t *testing.T) *Device {
 	t.Helper()
-	d, err := open(&simulator{gpu: &interpreter.Device{Race: true}}, Options{})
+	d, err := On(&simulator{gpu: &interpreter.Device{Race: true}}, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,12 +36,13 @@ func simulated(t *testing.T) *Device {
 
 var parsed sync.Map // of each module's text, its kernels
 
-func (s *simulator) Name() string    { return "simulator" }
-func (s *simulator) Bind() error     { return nil }
-func (s *simulator) Close()          {}
-func (s *simulator) MostShared() int { return 227 << 10 }
+func (s *simulator) Name() string                            { return "simulator" }
+func (s *simulator) Bind() error                             { return nil }
+func (s *simulator) Close() error                            { return nil }
+func (s *simulator) Attribute(driver.Attribute) (int, error) { return 227 << 10, nil }
 
-func (s *simulator) Load(text string, names []string) ([]function, error) {
+func (s *simulator) Load(image []byte) (driver.Module, error) {
+	text := string(image)
 	if s.edit != nil {
 		text = s.edit(text)
 	}
@@ -45,26 +50,37 @@ func (s *simulator) Load(text string, names []string) ([]function, error) {
 	if !ok {
 		all, _ = parsed.LoadOrStore(text, interpreter.Parse(text))
 	}
-	var out []function
-	for _, n := range names {
-		kn := all.(map[string]*interpreter.Kernel)[n]
-		if kn == nil {
-			return nil, fmt.Errorf("there is no kernel %s", n)
-		}
-		out, s.kernels = append(out, function(len(s.kernels))), append(s.kernels, kn)
+	s.modules = append(s.modules, all.(map[string]*interpreter.Kernel))
+	return driver.Module(len(s.modules)), nil
+}
+
+func (s *simulator) Function(m driver.Module, name string) (driver.Function, error) {
+	kn := s.modules[m-1][name]
+	if kn == nil {
+		return 0, fmt.Errorf("there is no kernel %s", name)
 	}
-	return out, nil
+	s.kernels = append(s.kernels, kn)
+	return driver.Function(len(s.kernels)), nil
+}
+
+func (s *simulator) SetFunctionAttribute(driver.Function, driver.FunctionAttribute, int) error {
+	return nil
 }
 
 func (s *simulator) Alloc(n int) (uint64, error)           { return s.gpu.Alloc(n), nil }
 func (s *simulator) Free(uint64) error                     { return nil }
 func (s *simulator) MemInfo() (free, total int, err error) { return 0, 0, nil }
-func (s *simulator) Clear(at uint64, n int) error          { clear(s.gpu.Mem(at)[:n]); return nil }
-func (s *simulator) Pinned(n int) ([]byte, error)          { return make([]byte, n), nil }
-func (s *simulator) Upload(to uint64, b []byte) error      { copy(s.gpu.Mem(to), b); return nil }
-func (s *simulator) Download(b []byte, from uint64) error  { copy(b, s.gpu.Mem(from)); return nil }
-func (s *simulator) Allow(function, int) error             { return nil }
-func (s *simulator) Sync() error                           { return s.found() }
+func (s *simulator) Set(at uint64, v byte, n int) error {
+	b := s.gpu.Mem(at)[:n]
+	for i := range b {
+		b[i] = v
+	}
+	return nil
+}
+func (s *simulator) Pin(n int) ([]byte, error)            { return make([]byte, n), nil }
+func (s *simulator) Upload(to uint64, b []byte) error     { copy(s.gpu.Mem(to), b); return nil }
+func (s *simulator) Download(b []byte, from uint64) error { copy(b, s.gpu.Mem(from)); return nil }
+func (s *simulator) Sync() error                          { return s.found() }
 
 // found is what the checks have found.
 func (s *simulator) found() error {
@@ -74,13 +90,13 @@ func (s *simulator) found() error {
 	return nil
 }
 
-func (s *simulator) Launch(f function, g grid, threads, shared int, args []uint64) error {
-	slots := make([]any, len(args))
-	for i, v := range args {
+func (s *simulator) Launch(f driver.Function, l driver.Launch, args *driver.Args) error {
+	slots := make([]any, len(args.Words))
+	for i, v := range args.Words {
 		slots[i] = v
 	}
 	run := func() error {
-		s.gpu.Launch(s.kernels[f], [3]int{g.x, g.y, g.z}, [3]int{threads, 1, 1}, shared, slots...)
+		s.gpu.Launch(s.kernels[f-1], [3]int{l.Grid.X, l.Grid.Y, l.Grid.Z}, [3]int{l.Block.X, l.Block.Y, l.Block.Z}, l.Shared, slots...)
 		return s.found()
 	}
 	if s.on {
@@ -92,13 +108,15 @@ func (s *simulator) Launch(f function, g grid, threads, shared int, args []uint6
 
 func (s *simulator) Begin() error { s.on, s.recording = true, nil; return nil }
 
-func (s *simulator) End() (recording, error) {
+func (s *simulator) End() (driver.Graph, error) {
 	s.on, s.graphs = false, append(s.graphs, s.recording)
-	return recording(len(s.graphs) - 1), nil
+	return driver.Graph(len(s.graphs)), nil
 }
 
-func (s *simulator) Replay(r recording) error {
-	for _, run := range s.graphs[r] {
+func (s *simulator) Instantiate(g driver.Graph) (driver.Exec, error) { return driver.Exec(g), nil }
+
+func (s *simulator) Replay(e driver.Exec) error {
+	for _, run := range s.graphs[e-1] {
 		if err := run(); err != nil {
 			return err
 		}
@@ -106,4 +124,5 @@ func (s *simulator) Replay(r recording) error {
 	return nil
 }
 
-func (s *simulator) Forget(recording) error { return nil }
+func (s *simulator) FreeGraph(driver.Graph) error { return nil }
+func (s *simulator) FreeExec(driver.Exec) error   { return nil }

@@ -167,7 +167,7 @@ func TestActivations(t *testing.T) {
 		d.Linear(out, a, d.Load(k.BF16, n, in, raw), k.Tensor{})
 		return bits(t, d, out)
 	}
-	half, err := open(&simulator{gpu: &interpreter.Device{}}, Options{Activations: k.BF16})
+	half, err := On(&simulator{gpu: &interpreter.Device{}}, Options{Activations: k.BF16})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +178,7 @@ func TestActivations(t *testing.T) {
 	if !slices.Equal(play(half, x), play(exact, rounded)) {
 		t.Error("bf16 activations are not those rounded to the nearest")
 	}
-	if _, err := open(newEmpty(1<<20), Options{Activations: k.F16}); err == nil {
+	if _, err := On(newEmpty(1<<20), Options{Activations: k.F16}); err == nil {
 		t.Error("f16 activations are taken")
 	}
 }

@@ -1,6 +1,6 @@
 //go:build !unix
 
-package cuda
+package driver
 
 // library loads the driver where there is one: not on this system.
 func library(string, []string) (map[string]uintptr, error) { return nil, ErrNoDriver }

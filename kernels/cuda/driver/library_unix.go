@@ -1,6 +1,6 @@
 //go:build unix
 
-package cuda
+package driver
 
 import (
 	"fmt"
@@ -17,7 +17,7 @@ func library(path string, names []string) (map[string]uintptr, error) {
 	entry := map[string]uintptr{}
 	for _, name := range names {
 		if entry[name], err = purego.Dlsym(lib, name); err != nil {
-			return nil, fmt.Errorf("the CUDA driver is too old: it has no %s (12.4 or later is needed)", name)
+			return nil, fmt.Errorf("the CUDA driver is too old: it has no %s; update the NVIDIA driver (CUDA 12.4 or later)", name)
 		}
 	}
 	return entry, nil
