@@ -28,6 +28,7 @@ type Device struct {
 	kernels map[string]*kernel
 	call    call
 	err     error  // the first failure since the last Read or Sync
+	lost    error  // the failure after which the device does nothing more
 	count   uint16 // of launches: it tells operations apart in the fault word
 
 	recent   [4]launched
@@ -164,6 +165,10 @@ func (d *Device) Close() error { return d.gpu.Close() }
 func (d *Device) fail(err error) {
 	if d.err == nil {
 		d.err = err
+	}
+	if d.lost == nil && driver.Fatal(err) {
+		d.lost = fmt.Errorf("%w; nothing more can be had of the device: the process must be started again", err)
+		d.err = d.lost
 	}
 }
 

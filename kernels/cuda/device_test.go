@@ -71,9 +71,29 @@ func TestSuspects(t *testing.T) {
 	d.Add(x, x, x)
 	m.broken = errors.New("an illegal address")
 	err := d.Sync()
-	if err == nil || !strings.Contains(err.Error(), "latest first; Add (add, 1 × 1 × 1 blocks of 256); Fill (fill,") ||
+	if err == nil || !strings.Contains(err.Error(), "latest first; Add of 1 x 12, 1 x 12, 1 x 12 (add, 1 × 1 × 1 blocks of 256); Fill of 1 x 12 (fill,") ||
 		!strings.Contains(err.Error(), "illegal address") {
 		t.Errorf("the failure reads %v", err)
+	}
+}
+
+// After a fault nothing runs, and the failure stays.
+func TestLost(t *testing.T) {
+	d, m := openEmpty(t, 1<<20)
+	x := d.New(k.F32, 3, 4)
+	d.Add(x, x, x)
+	m.broken = &driver.Error{Call: "cuStreamSynchronize", Code: 700, Name: "CUDA_ERROR_ILLEGAL_ADDRESS", Text: "an illegal access"}
+	first := d.Sync()
+	before := m.launches
+	m.broken = nil
+	d.Add(x, x, x)
+	for _, err := range []error{first, d.Sync(), d.Read(make([]byte, 48), x)} {
+		if err == nil || !driver.Fatal(err) || !strings.Contains(err.Error(), "Add of 1 x 12, 1 x 12, 1 x 12") || !strings.Contains(err.Error(), "started again") {
+			t.Errorf("the failure reads %v", err)
+		}
+	}
+	if m.launches != before {
+		t.Error("it goes on after a fault")
 	}
 }
 

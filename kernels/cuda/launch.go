@@ -78,8 +78,9 @@ type call struct {
 	op     opcode
 	args   driver.Args
 	kinds  []byte // a letter each, as ptx.Entry's
-	bytes  int    // of dynamic shared memory
-	skip   bool   // an earlier failure: the operation does nothing
+	shapes shapes
+	bytes  int  // of dynamic shared memory
+	skip   bool // an earlier failure: the operation does nothing
 }
 
 // op begins a launch of a kernel as a part of an operation. There is one call at a time, and it is reused.
@@ -87,6 +88,7 @@ func (d *Device) op(op opcode, name string) *call {
 	c := &d.call
 	c.d, c.op, c.kinds, c.bytes = d, op, c.kinds[:0], 0
 	c.args.Reset()
+	c.shapes.n = 0
 	c.skip = d.err != nil
 	if c.kernel = d.kernels[name]; c.kernel == nil {
 		panic("cuda: there is no kernel " + name)
@@ -124,6 +126,7 @@ func (c *call) start(t k.Tensor) *call {
 	if t.Zero() || c.skip {
 		return c.address(0)
 	}
+	c.shapes.add(t.Rows, t.Cols)
 	return c.address(c.d.at(c.op.String(), t))
 }
 
@@ -138,6 +141,7 @@ func (c *call) weight(w k.Weight) *call {
 	if c.skip {
 		return c.address(0)
 	}
+	c.shapes.add(w.Rows, w.Cols)
 	return c.address(c.d.memoryOf(c.op.String(), ofWeight(w)).at)
 }
 
@@ -156,7 +160,7 @@ func (c *call) run(g grid, threads int) {
 	if c.skip || c.d.dry || g.X == 0 || g.Y == 0 || g.Z == 0 {
 		return
 	}
-	now := launched{c.op, c.kernel.name, g, threads}
+	now := launched{c.op, c.kernel.name, c.shapes, g, threads}
 	c.d.recent[c.d.launches%len(c.d.recent)] = now
 	c.d.launches++
 	err := c.d.launch(c.kernel, g, threads, c.bytes, &c.args)
@@ -168,16 +172,34 @@ func (c *call) run(g grid, threads int) {
 	}
 }
 
+// shapes are those of the first tensors and weights of a launch.
+type shapes struct {
+	of [8][2]int
+	n  int
+}
+
+func (s *shapes) add(rows, cols int) {
+	if s.n < len(s.of) {
+		s.of[s.n] = [2]int{rows, cols}
+		s.n++
+	}
+}
+
 // A launched kernel, for the message of a fault that shows later.
 type launched struct {
 	op      opcode
 	kernel  string
+	shapes  shapes
 	grid    grid
 	threads int
 }
 
 func (l launched) String() string {
-	return fmt.Sprintf("%v (%s, %d × %d × %d blocks of %d)", l.op, l.kernel, l.grid.X, l.grid.Y, l.grid.Z, l.threads)
+	s := l.op.String()
+	for i, x := range l.shapes.of[:l.shapes.n] {
+		s += fmt.Sprintf("%s%d x %d", map[bool]string{true: " of ", false: ", "}[i == 0], x[0], x[1])
+	}
+	return fmt.Sprintf("%s (%s, %d × %d × %d blocks of %d)", s, l.kernel, l.grid.X, l.grid.Y, l.grid.Z, l.threads)
 }
 
 // suspects are the last launches since the device was last known to be well, latest first.
@@ -189,5 +211,5 @@ func (d *Device) suspects() string {
 	if text == "" {
 		return ""
 	}
-	return " (the last launches, latest first" + text + "; R2_DEBUG=3 finds which)"
+	return " (the last launches, latest first" + text + "; R2_DEBUG=3 in the environment finds which)"
 }

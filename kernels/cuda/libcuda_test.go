@@ -1,95 +1,58 @@
 package cuda
 
 import (
-	"errors"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	k "github.com/r2-reasoner/r2/kernels"
-	"github.com/r2-reasoner/r2/kernels/cuda/driver"
+	"github.com/r2-reasoner/r2/kernels/cuda/driver/drivertest"
 )
 
 // needGPU opens the first GPU; without one the test is skipped, or fails where R2_NEED_GPU is set.
 func needGPU(t *testing.T) *Device {
 	t.Helper()
+	drivertest.NeedGPU(t)
 	d, err := Open(0, Options{})
-	if err == nil {
-		t.Cleanup(func() {
-			if err := d.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-		return d
-	}
-	if os.Getenv("R2_NEED_GPU") != "" {
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Skip(err)
-	return nil
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
 }
 
-// Where there is no driver, that is one clear error.
-func TestNoDriver(t *testing.T) {
-	d, err := Open(0, Options{})
-	if err == nil {
-		_ = d.Close()
-		t.Skip("there is a GPU")
-	}
-	if !errors.Is(err, driver.ErrNoDriver) {
-		t.Skipf("there is a driver: %v", err)
-	}
-	if want := "cuda:0: no CUDA driver: libcuda.so.1 was not found"; !strings.HasPrefix(err.Error(), want) {
-		t.Errorf("the error reads %q", err)
-	}
-}
-
-// The driver's calls against a libcuda of our own, in processes that load it: see driver/testdata/fakecuda.c.
+// The backend on a libcuda of our own, in processes that load it: what it says of what is not there, and that
+// a few operations pass what they should.
 func TestFakeDriver(t *testing.T) {
-	dir := t.TempDir()
-	cc, err := exec.LookPath("cc")
-	if err != nil {
-		t.Skip("no C compiler")
-	}
-	if out, err := exec.Command(cc, "-shared", "-fPIC", "-o", filepath.Join(dir, "libcuda.so.1"), "driver/testdata/fakecuda.c").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	lib := drivertest.FakeLibrary(t)
+	drivertest.Child(t, lib, "TestChildOperations")
 	for _, c := range []struct{ env, want string }{
-		{"", ""},
-		{"FAKE_INIT=100", "cuda:0: cuInit: a fake error (CUDA_ERROR_FAKE)"},
-		{"FAKE_DRIVER=11080", "the driver is of CUDA 11.8; the kernels need 12.4 or later"},
-		{"FAKE_MAJOR=7", "the Fake is of compute capability 7.0, without bf16; the oldest that is supported is 8.0"},
-		{"FAKE_REJECT=1", "the driver does not take the kernels: cuModuleLoadDataEx: a fake error (CUDA_ERROR_FAKE)"},
+		{"FAKE_INIT=100", "cuda:1: cuInit: a fake error (CUDA_ERROR_FAKE): no GPU is seen"},
+		{"FAKE_DEVICES=1", "cuda:1: there is no such device: this machine has 1, numbered from 0"},
+		{"FAKE_REJECT=218", "cuda:1 (Fake 1): load attention: the driver does not take the kernels: cuModuleLoadDataEx: a PTX JIT compilation failed"},
 	} {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestOnFakeDriver$", "-test.count=1")
-		cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+dir, "R2_FAKE_CUDA="+c.want+" ", c.env)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("%s: %v\n%s", c.env, err, out)
-		}
+		drivertest.Child(t, lib, "TestChildRefused", "FAKE_DEVICES=4", c.env, "FAKE_WANT="+c.want)
 	}
 }
 
-// TestOnFakeDriver is what TestFakeDriver runs.
-func TestOnFakeDriver(t *testing.T) {
-	want, ok := os.LookupEnv("R2_FAKE_CUDA")
-	if !ok {
-		t.Skip("run by TestFakeDriver")
+func TestChildRefused(t *testing.T) {
+	drivertest.OnlyChild(t)
+	_, err := Open(1, Options{})
+	if want := os.Getenv("FAKE_WANT"); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("the error is %v; want one with %q", err, want)
 	}
+}
+
+func TestChildOperations(t *testing.T) {
+	drivertest.OnlyChild(t)
 	d, err := Open(0, Options{})
-	if want = strings.TrimSpace(want); want != "" {
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Fatalf("the error is %v; want one with %q", err, want)
-		}
-		return
-	}
 	if err != nil {
 		t.Fatal(err)
-	}
-	if _, err := Open(1, Options{}); err == nil || err.Error() != "cuda:1: there is no such device: this machine has 1, numbered from 0" {
-		t.Errorf("a device that is not there: %v", err)
 	}
 	if d.Name() != "cuda (Fake)" || d.mostShared != 232448 {
 		t.Errorf("the device is %s with %d bytes of shared memory", d.Name(), d.mostShared)
@@ -121,7 +84,7 @@ func TestOnFakeDriver(t *testing.T) {
 		t.Errorf("too much memory: %v", err)
 	}
 	d.Add(x, x, x)
-	if err := d.Sync(); err == nil || !strings.Contains(err.Error(), "cuda: Add (add, 1 × 1 × 1 blocks of 256): cuLaunchKernel: a fake error") {
+	if err := d.Sync(); err == nil || !strings.Contains(err.Error(), "cuda: Add of 1 x 15, 1 x 15, 1 x 15 (add, 1 × 1 × 1 blocks of 256): cuLaunchKernel: a fake error") {
 		t.Errorf("a launch that fails: %v", err)
 	}
 	if err := d.Close(); err != nil {

@@ -244,7 +244,9 @@ func (d *Device) Sync() error {
 	}
 	d.wait()
 	err := d.err
-	d.err = nil
+	if d.err = d.lost; d.lost != nil {
+		return d.lost
+	}
 	word := binary.LittleEndian.Uint64(d.staging)
 	if err == nil && word != noFault {
 		err = explain(word)

@@ -40,9 +40,10 @@ type libcuda struct {
 	context uintptr
 	stream  uintptr
 
-	// The arguments of the launch under way. The struct is on the heap, which does not move.
+	// The call and the launch under way. The struct is on the heap, which does not move.
+	frame  [11]uintptr
 	words  [4096 / 8]uint64
-	params [4096 / 8]unsafe.Pointer // where each is
+	params [4096 / 8]unsafe.Pointer // where each argument is
 	config launchConfig
 	attrs  [2]launchAttribute
 }
@@ -160,6 +161,14 @@ func (g *libcuda) Close() error {
 //go:uintptrescapes
 func (g *libcuda) call(symbol string, args ...uintptr) error {
 	code, _, _ := purego.SyscallN(g.entry[symbol], args...)
+	return g.result(symbol, code)
+}
+
+// step is call for what a step does over and over: it allocates nothing, and args are numbers or stay where
+// they are (memory of the heap, which the caller keeps alive, or pinned).
+func (g *libcuda) step(symbol string, entry uintptr, args ...uintptr) error {
+	n := copy(g.frame[:], args)
+	code, _, _ := purego.SyscallN(entry, g.frame[:n]...)
 	return g.result(symbol, code)
 }
 

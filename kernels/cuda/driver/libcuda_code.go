@@ -87,9 +87,8 @@ func (g *libcuda) Launch(f Function, l Launch, args *Args) error {
 	if l.Cluster != (Dim{}) || l.Early {
 		return g.launchEx(f, l)
 	}
-	code, _, _ := purego.SyscallN(g.launcher, uintptr(f), uintptr(l.Grid.X), uintptr(l.Grid.Y), uintptr(l.Grid.Z),
+	return g.step("cuLaunchKernel", g.launcher, uintptr(f), uintptr(l.Grid.X), uintptr(l.Grid.Y), uintptr(l.Grid.Z),
 		uintptr(l.Block.X), uintptr(l.Block.Y), uintptr(l.Block.Z), uintptr(l.Shared), g.stream, uintptr(unsafe.Pointer(&g.params)), 0)
-	return g.result("cuLaunchKernel", code)
 }
 
 // launchEx launches with attributes.
@@ -108,8 +107,7 @@ func (g *libcuda) launchEx(f Function, l Launch) error {
 	if l.Early {
 		add(attrEarly, 1)
 	}
-	code, _, _ := purego.SyscallN(g.entry["cuLaunchKernelEx"], uintptr(unsafe.Pointer(&g.config)), uintptr(f), uintptr(unsafe.Pointer(&g.params)), 0)
-	return g.result("cuLaunchKernelEx", code)
+	return g.step("cuLaunchKernelEx", g.entry["cuLaunchKernelEx"], uintptr(unsafe.Pointer(&g.config)), uintptr(f), uintptr(unsafe.Pointer(&g.params)), 0)
 }
 
 func (g *libcuda) Encode(t Tile) (TensorMap, error) {

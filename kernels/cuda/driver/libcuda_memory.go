@@ -1,9 +1,8 @@
 package driver
 
 import (
+	"runtime"
 	"unsafe"
-
-	"github.com/ebitengine/purego"
 )
 
 func (g *libcuda) Alloc(bytes int) (at uint64, err error) {
@@ -38,13 +37,15 @@ func (g *libcuda) Unpin(b []byte) error {
 }
 
 func (g *libcuda) Upload(to uint64, from []byte) error {
-	code, _, _ := purego.SyscallN(g.uploader, uintptr(to), uintptr(unsafe.Pointer(unsafe.SliceData(from))), uintptr(len(from)), g.stream)
-	return g.result("cuMemcpyHtoDAsync_v2", code)
+	err := g.step("cuMemcpyHtoDAsync_v2", g.uploader, uintptr(to), uintptr(unsafe.Pointer(unsafe.SliceData(from))), uintptr(len(from)), g.stream)
+	runtime.KeepAlive(from)
+	return err
 }
 
 func (g *libcuda) Download(to []byte, from uint64) error {
-	code, _, _ := purego.SyscallN(g.downloader, uintptr(unsafe.Pointer(unsafe.SliceData(to))), uintptr(from), uintptr(len(to)), g.stream)
-	return g.result("cuMemcpyDtoHAsync_v2", code)
+	err := g.step("cuMemcpyDtoHAsync_v2", g.downloader, uintptr(unsafe.Pointer(unsafe.SliceData(to))), uintptr(from), uintptr(len(to)), g.stream)
+	runtime.KeepAlive(to)
+	return err
 }
 
 func (g *libcuda) Copy(to, from uint64, bytes int) error {

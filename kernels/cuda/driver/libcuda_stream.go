@@ -4,14 +4,9 @@ import (
 	"fmt"
 	"time"
 	"unsafe"
-
-	"github.com/ebitengine/purego"
 )
 
-func (g *libcuda) Sync() error {
-	code, _, _ := purego.SyscallN(g.synchronizer, g.stream)
-	return g.result("cuStreamSynchronize", code)
-}
+func (g *libcuda) Sync() error { return g.step("cuStreamSynchronize", g.synchronizer, g.stream) }
 
 func (g *libcuda) NewEvent() (e Event, err error) {
 	err = g.call("cuEventCreate", uintptr(unsafe.Pointer(&e)), 0)
@@ -55,8 +50,7 @@ func (g *libcuda) Update(e Exec, r Graph) error {
 }
 
 func (g *libcuda) Replay(e Exec) error {
-	code, _, _ := purego.SyscallN(g.replayer, uintptr(e), g.stream)
-	return g.result("cuGraphLaunch", code)
+	return g.step("cuGraphLaunch", g.replayer, uintptr(e), g.stream)
 }
 
 func (g *libcuda) FreeGraph(r Graph) error { return g.call("cuGraphDestroy", uintptr(r)) }
