@@ -1,6 +1,9 @@
 package engine
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // check reports the first way in which the scheduler contradicts itself, between two steps.
 func (s *scheduler) check() error {
@@ -28,8 +31,21 @@ func (s *scheduler) check() error {
 		}
 	}
 	for i, j := range s.jobs {
-		if j.started >= j.Samples || i > 0 && j.started > 0 {
+		if j.started >= j.Samples {
 			return fmt.Errorf("queued request %d has begun %d samples of %d", i, j.started, j.Samples)
+		}
+		if i > 0 && j.Priority < s.jobs[i-1].Priority {
+			return fmt.Errorf("queued request %d of priority %d stands behind one of %d", i, j.Priority, s.jobs[i-1].Priority)
+		}
+	}
+	for _, list := range [][]*sequence{s.running, s.ready} {
+		if !slices.IsSortedFunc(list, func(a, b *sequence) int {
+			if a.before(b) {
+				return -1
+			}
+			return 1
+		}) {
+			return fmt.Errorf("sequences that run or wait are out of order")
 		}
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/r2-reasoner/r2/engine/kvcache"
 )
@@ -99,6 +100,7 @@ func (e *Engine) Run(ctx context.Context) error {
 
 // run steps once. The error is one after which nothing can go on.
 func (e *Engine) run(p *plan) error {
+	p.begin()
 	tokens, err := e.step.Step(&p.batch, p.draws)
 	if err == nil {
 		err = e.sched.commit(tokens)
@@ -124,7 +126,9 @@ func (e *Engine) run(p *plan) error {
 func (e *Engine) accept() *turn {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.sched.jobs = append(e.sched.jobs, e.arrived...)
+	for _, j := range e.arrived {
+		e.sched.enqueue(j)
+	}
 	clear(e.arrived)
 	e.arrived = e.arrived[:0]
 	e.sched.hold = len(e.turns) > 0
@@ -225,13 +229,14 @@ func (e *Engine) submit(r Request) (*job, error) {
 	if err := r.check(&e.sched.Options, e.sched.pages); err != nil {
 		return nil, err
 	}
-	form, err := r.form(e.sched.Vocab)
+	rules, err := r.rules(e.sched.Vocab)
 	if err != nil {
 		return nil, err
 	}
-	j := newJob(r.clone(), form)
+	j := newJob(r.clone(), rules)
+	j.submitted = time.Now()
 	if r.stored() == 0 { // the score of a single token: there is none
-		j.deliver(Event{Token: Token{ID: -1}, Done: Length, Prompt: []float32{}}, true)
+		j.deliver(Event{Token: Token{ID: -1}, Done: Length, Prompt: j.scores, PromptRanks: j.ranks, PromptTop: j.tops, Start: &Start{}}, true)
 		return j, nil
 	}
 	e.mu.Lock()

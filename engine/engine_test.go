@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/r2-reasoner/r2/engine/kvcache"
 	"github.com/r2-reasoner/r2/engine/sample"
 	"github.com/r2-reasoner/r2/model/batch"
@@ -23,6 +24,16 @@ func seq(first, n int) []int32 {
 		ids[i] = int32((first + i) % testVocab)
 	}
 	return ids
+}
+
+// outcome looks at what came of a request, and not at how it ran.
+var outcome = cmpopts.IgnoreFields(Event{}, "Start")
+
+func diff(t *testing.T, what string, alone, here []Event) {
+	t.Helper()
+	if d := cmp.Diff(alone, here, outcome); d != "" {
+		t.Errorf("%s (-alone +here):\n%s", what, d)
+	}
 }
 
 var warm = sample.Params{Temperature: 1, Seed: 5}
@@ -68,6 +79,19 @@ func TestRefused(t *testing.T) {
 		{func(r *Request) { r.Sampling.TopP = 1.1 }, "top_p 1.1: want more than 0 and at most 1"},
 		{func(r *Request) { r.Sampling.TopK = -1 }, "top_k -1"},
 		{func(r *Request) { r.Sampling.MinP = nan }, "min_p NaN"},
+		{func(r *Request) { r.Sampling.Repetition = -1 }, "repetition_penalty -1"},
+		{func(r *Request) { r.Sampling.Bias = []sample.Bias{{ID: 37, Add: 1}} }, "logit_bias: entry 0 has id 37"},
+		{func(r *Request) { r.Allowed = []int32{} }, "allowed_token_ids: the list is empty"},
+		{func(r *Request) { r.Allowed = []int32{1, -2} }, "allowed_token_ids: entry 1 has id -2"},
+		{func(r *Request) { r.BadWords = [][]int32{{1}, {}} }, "bad_words: entry 1 is empty"},
+		{func(r *Request) { r.BadWords = [][]int32{{1, 40}} }, "bad_words: entry 0: token 1 has id 40"},
+		{func(r *Request) { r.Allowed, r.BadWords = []int32{5}, [][]int32{{5}} }, "together leave no token to draw"},
+		{func(r *Request) { r.Allowed, r.Stop, r.MinTokens = []int32{5}, []int32{5}, 1 }, "together leave no token to draw"},
+		{func(r *Request) { r.MinTokens = 5 }, "min_tokens 5: want 0 to the limit of 4"},
+		{func(r *Request) { r.MinTokens, r.Choices = 1, [][]int32{{1}} }, "min_tokens 1 with choices or a form"},
+		{func(r *Request) { r.Top = 21 }, "top 21: want 0 to 20"},
+		{func(r *Request) { r.RawTop = -1 }, "raw top -1"},
+		{func(r *Request) { r.PromptTop = 3 }, "without prompt log-probabilities"},
 		{func(r *Request) { r.Choices = [][]int32{} }, "choices: there are none"},
 		{func(r *Request) { r.Choices = [][]int32{{1}, {}} }, "choices: choice 1 is empty"},
 		{func(r *Request) { r.Choices = [][]int32{{99}} }, "choices: choice 0 has token 99"},
@@ -181,13 +205,13 @@ func TestChunkedPrefill(t *testing.T) {
 	o := Options{Vocab: testVocab, Context: 256, TokensPerStep: 8, MaxSequences: 4}
 	f := newFake(o, 80, 4)
 	s := &scheduler{Options: o.complete(), pages: kvcache.New(80, 4)}
-	short := newJob(Request{Prompt: seq(3, 2), Samples: 2, Limit: 30, Sampling: warm}, nil)
-	long := newJob(Request{Prompt: seq(9, 100), Samples: 1, Limit: 3, Sampling: warm}, nil)
-	s.jobs = append(s.jobs, short)
+	short := newJob(Request{Prompt: seq(3, 2), Samples: 2, Limit: 30, Sampling: warm}, rules{})
+	long := newJob(Request{Prompt: seq(9, 100), Samples: 1, Limit: 3, Sampling: warm}, rules{})
+	s.enqueue(short)
 	steps := 0
 	for ; long.finished == 0; steps++ {
 		if steps == 1 {
-			s.jobs = append(s.jobs, long)
+			s.enqueue(long)
 		}
 		p := s.next()
 		if steps >= 1 && steps < 17 && (len(p.batch.Tokens) != 8 || len(p.draws) != 2+steps/17) {
@@ -206,7 +230,7 @@ func TestChunkedPrefill(t *testing.T) {
 		t.Errorf("%d steps", steps)
 	}
 	events, _, _ := long.take(nil)
-	if diff := cmp.Diff(f.alone(long.Request)[0], events); diff != "" {
+	if diff := cmp.Diff(f.alone(long.Request)[0], events, outcome); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -225,7 +249,7 @@ func TestPreemptionOrder(t *testing.T) {
 	o := Options{Vocab: testVocab, Context: 64, MaxSequences: 8}
 	f := newFake(o, 12, 2)
 	s := &scheduler{Options: o.complete(), pages: kvcache.New(12, 2)}
-	s.jobs = append(s.jobs, newJob(Request{Prompt: seq(1, 3), Samples: 8, Limit: 20, Sampling: warm}, nil))
+	s.enqueue(newJob(Request{Prompt: seq(1, 3), Samples: 8, Limit: 20, Sampling: warm}, rules{}))
 	waited := 0
 	for p := s.next(); p != nil; p = s.next() {
 		order := func(a, b *sequence) int { return a.sample - b.sample }
@@ -390,7 +414,7 @@ func TestSlowReader(t *testing.T) {
 			r.want(t, Request{Prompt: seq(5, 5), Samples: 1, Limit: 5, Sampling: warm})
 		}
 	}
-	if diff := cmp.Diff(want, got[:]); diff != "" {
+	if diff := cmp.Diff(want, got[:], outcome); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -613,11 +637,13 @@ func TestStepAllocates(t *testing.T) {
 		t.Fatal(err)
 	}
 	jobs := []*job{
-		newJob(Request{Prompt: seq(0, 9), Samples: 8, Limit: 2000, Stop: []int32{36}, Sampling: warm, Adapter: 1}, nil),
-		newJob(Request{Prompt: seq(3, 5), Samples: 2, Limit: 2000}, c),
-		newJob(Request{Prompt: make([]int32, 3000), Samples: 1, Limit: 1, PromptLogProbs: true}, nil),
+		newJob(Request{Prompt: seq(0, 9), Samples: 8, Limit: 2000, Stop: []int32{36}, Sampling: warm, Adapter: 1}, rules{}),
+		newJob(Request{Prompt: seq(3, 5), Samples: 2, Limit: 2000}, rules{form: c}),
+		newJob(Request{Prompt: make([]int32, 3000), Samples: 1, Limit: 1, PromptLogProbs: true}, rules{}),
 	}
-	s.jobs = append(s.jobs, jobs...)
+	for _, j := range jobs {
+		s.enqueue(j)
+	}
 	s.TokensPerStep = 16
 	tokens := make([]Token, 64) // id 0 is allowed everywhere
 	var events []Event
@@ -663,7 +689,7 @@ func TestCheckSees(t *testing.T) {
 		o := Options{Vocab: testVocab, Context: 64}
 		f := newFake(o, 20, 2)
 		s := &scheduler{Options: o.complete(), pages: kvcache.New(20, 2)}
-		s.jobs = append(s.jobs, newJob(Request{Prompt: seq(0, 5), Samples: 2, Limit: 9, Sampling: warm}, nil))
+		s.jobs = append(s.jobs, newJob(Request{Prompt: seq(0, 5), Samples: 2, Limit: 9, Sampling: warm}, rules{}))
 		p := s.next()
 		tokens, err := f.Step(&p.batch, p.draws)
 		if err == nil {

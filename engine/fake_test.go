@@ -1,9 +1,11 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/r2-reasoner/r2/engine/sample"
 	"github.com/r2-reasoner/r2/model/batch"
@@ -33,29 +35,64 @@ func (w world) logits(chain uint64) []float32 {
 	return out
 }
 
-func (w world) score(chain uint64, id int32) float32 {
-	l := w.logits(chain)
+func (w world) score(chain uint64, id int32) float32 { return scoreOf(w.logits(chain), id, nil) }
+
+// scoreOf is the log-probability of id among the ids that ok accepts, at temperature 1.
+func scoreOf(l []float32, id int32, ok func(int32) bool) float32 {
 	sum := 0.0
-	for _, v := range l {
-		sum += math.Exp(float64(v))
+	for i, v := range l {
+		if ok == nil || ok(int32(i)) {
+			sum += math.Exp(float64(v))
+		}
 	}
 	return float32(float64(l[id]) - math.Log(sum))
+}
+
+// sorted are all ids, the most likely first.
+func (w world) sorted(chain uint64) []int32 {
+	l := w.logits(chain)
+	ids := make([]int32, len(l))
+	for i := range ids {
+		ids[i] = int32(i)
+	}
+	slices.SortStableFunc(ids, func(a, b int32) int { return cmp.Compare(l[b], l[a]) })
+	return ids
+}
+
+// rawTop is the head of them with their log-probabilities.
+func (w world) rawTop(chain uint64, k int) (top []sample.Scored) {
+	for _, id := range w.sorted(chain)[:k] {
+		top = append(top, sample.Scored{ID: id, LogProb: w.score(chain, id)})
+	}
+	return top
+}
+
+func (w world) rank(chain uint64, id int32) int32 {
+	return int32(slices.Index(w.sorted(chain), id)) + 1
 }
 
 // alone is what a request must give: each sample's events, computed alone and in order.
 func (w world) alone(r Request) (out [][]Event) {
 	chain := w.root(int32(r.Adapter))
-	prompt := []float32{}
+	first := Event{Prompt: []float32{}, PromptRanks: []int32{}, PromptTop: [][]sample.Scored{}}
 	for i, id := range r.Prompt {
 		if i > 0 {
-			prompt = append(prompt, w.score(chain, id))
+			first.Prompt = append(first.Prompt, w.score(chain, id))
+			first.PromptRanks = append(first.PromptRanks, w.rank(chain, id))
+			first.PromptTop = append(first.PromptTop, w.rawTop(chain, r.PromptTop))
 		}
 		chain = mix(chain, uint64(id))
 	}
 	for n := range r.Samples {
 		events := w.sample(r, n, chain)
 		if r.PromptLogProbs && n == 0 {
-			events[0].Prompt = prompt
+			events[0].Prompt = first.Prompt
+			if r.PromptRanks || r.PromptTop > 0 {
+				events[0].PromptRanks = first.PromptRanks
+			}
+			if r.PromptTop > 0 {
+				events[0].PromptTop = first.PromptTop
+			}
 		}
 		out = append(out, events)
 	}
@@ -68,11 +105,20 @@ func (w world) sample(r Request, n int, chain uint64) (events []Event) {
 		return []Event{{Token: Token{ID: -1}, Done: Length}}
 	}
 	left := slices.Clone(r.Choices)
+	var drawn []int32
 	for step := range r.Limit {
-		mask := allow(left, step, r.Stop, w.vocab)
+		mask := restrict(allow(left, step, r.Stop, w.vocab), r, drawn, w.vocab)
+		if mask != nil && !slices.ContainsFunc(mask, func(w uint32) bool { return w != 0 }) {
+			return append(events, Event{Sample: n, Token: Token{ID: -2}}) // the request ends with an error
+		}
 		u := sample.Uniform(r.Sampling.Seed, uint32(n), uint32(step))
-		id, lp := sample.Choose(w.logits(chain), r.Sampling, mask, u, &sample.Scratch{})
-		e := Event{Sample: n, Token: Token{id, lp}}
+		var s sample.Scratch
+		id, lp := sample.Choose(w.logits(chain), sample.Draw{Params: r.Sampling, Prompt: r.Prompt, Drawn: drawn}, mask, u, &s)
+		e := Event{Sample: n, Token: Token{ID: id, LogProb: lp, Top: s.Top(nil, r.Top), RawTop: w.rawTop(chain, r.RawTop)}}
+		if r.Raw || r.RawTop > 0 {
+			e.Token.Raw, e.Token.Rank = w.score(chain, id), w.rank(chain, id)
+		}
+		drawn = append(drawn, id)
 		chain = mix(chain, uint64(id))
 		if r.Choices == nil {
 			if slices.Contains(r.Stop, id) {
@@ -94,6 +140,36 @@ func (w world) sample(r Request, n int, chain uint64) (events []Event) {
 		}
 	}
 	return events
+}
+
+// restrict takes from mask, nil for all, what else r forbids after drawn.
+func restrict(mask []uint32, r Request, drawn []int32, vocab int) []uint32 {
+	forbidden := func(id int32) bool {
+		if r.Allowed != nil && !slices.Contains(r.Allowed, id) || len(drawn) < r.MinTokens && slices.Contains(r.Stop, id) {
+			return true
+		}
+		text := fmt.Sprint(append(slices.Clone(drawn), id)) // as "[3 1 4]"
+		for _, w := range r.BadWords {
+			bad := strings.TrimPrefix(fmt.Sprint(w), "[")
+			if strings.HasSuffix(text, " "+bad) || text == "["+bad {
+				return true
+			}
+		}
+		return false
+	}
+	for id := range int32(vocab) {
+		if !forbidden(id) {
+			continue
+		}
+		if mask == nil {
+			mask = make([]uint32, (vocab+31)/32)
+			for all := range vocab {
+				mask[all/32] |= 1 << (all % 32)
+			}
+		}
+		mask[id/32] &^= 1 << (id % 32)
+	}
+	return mask
 }
 
 // allow is the mask of what may come at step, given the choices that are still possible.
@@ -178,11 +254,18 @@ func (f *fake) Step(b *batch.Batch, draws []sample.Draw) ([]Token, error) {
 }
 
 func (f *fake) answer(b *batch.Batch, d sample.Draw, i int, chain uint64, mask []uint32) Token {
+	var s sample.Scratch
+	var t Token
 	if d.Score {
-		return Token{b.Targets[i], f.score(chain, b.Targets[i])}
+		t = Token{ID: b.Targets[i], LogProb: f.score(chain, b.Targets[i])}
+	} else {
+		t.ID, t.LogProb = sample.Choose(f.logits(chain), d, mask, d.Uniform(), &s)
+		t.Top = s.Top(nil, d.Top)
 	}
-	id, lp := sample.Choose(f.logits(chain), d.Params, mask, d.Uniform(), &sample.Scratch{})
-	return Token{id, lp}
+	if d.Raw || d.RawTop > 0 {
+		t.Raw, t.Rank, t.RawTop = f.score(chain, t.ID), f.rank(chain, t.ID), f.rawTop(chain, d.RawTop)
+	}
+	return t
 }
 
 // write stores sequence s's new tokens.

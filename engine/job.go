@@ -1,7 +1,10 @@
 package engine
 
 import (
+	"fmt"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/r2-reasoner/r2/engine/sample"
 )
@@ -10,13 +13,20 @@ import (
 // without waiting; the reader takes them when it likes. There are never more than Samples × Limit.
 type job struct {
 	Request
-	form sample.Form // nil: free
+	rules     rules
+	space     string    // of the prefix cache: what must be equal besides tokens
+	order     uint64    // of arrival
+	submitted time.Time // zero where nobody asks for times
 
 	// Of the scheduler's goroutine:
-	started  int       // samples that have become sequences
-	finished int       // samples that are done
-	scores   []float32 // of the prompt's tokens 1 …, as far as they are known
-	told     bool      // scores have been sent
+	started  int               // samples that have become sequences
+	finished int               // samples that are done
+	scores   []float32         // of the prompt's tokens 1 …, as far as they are known
+	ranks    []int32           // and their ranks, where asked
+	tops     [][]sample.Scored // and the most likely ids in their places, where asked
+	start    Start
+	begun    bool // a sequence has been placed: start is known
+	told     bool // the first event has been sent
 
 	mu     sync.Mutex
 	events []Event
@@ -25,12 +35,30 @@ type job struct {
 	notify chan struct{}
 }
 
-func newJob(r Request, f sample.Form) *job {
-	j := &job{Request: r, form: f, notify: make(chan struct{}, 1)}
-	if r.PromptLogProbs {
-		j.scores = make([]float32, 0, len(r.Prompt)-1)
+func newJob(r Request, u rules) *job {
+	j := &job{Request: r, rules: u, notify: make(chan struct{}, 1)}
+	j.space = fmt.Sprintf("%d/%s", r.Adapter, r.Salt)
+	if n := len(r.Prompt) - 1; r.PromptLogProbs {
+		j.scores = make([]float32, 0, n)
+		if r.PromptRanks || r.PromptTop > 0 {
+			j.ranks = make([]int32, 0, n)
+		}
+		if r.PromptTop > 0 {
+			j.tops = make([][]sample.Scored, 0, n)
+		}
 	}
 	return j
+}
+
+// scored takes the answer for the next token of the prompt.
+func (j *job) scored(t Token) {
+	j.scores = append(j.scores, t.LogProb)
+	if j.ranks != nil {
+		j.ranks = append(j.ranks, t.Rank)
+	}
+	if j.tops != nil {
+		j.tops = append(j.tops, slices.Clone(t.RawTop))
+	}
 }
 
 // scoring reports whether some of the prompt has still to be scored.

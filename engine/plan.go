@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"github.com/r2-reasoner/r2/engine/sample"
 	"github.com/r2-reasoner/r2/model/batch"
@@ -28,6 +29,15 @@ func (p *plan) reset() {
 	p.batch.Reset()
 }
 
+// begin notes how long the requests waited of which this is the first batch.
+func (p *plan) begin() {
+	for i := range p.parts {
+		if j := p.parts[i].seq.job; !j.submitted.IsZero() {
+			j.start.Queued, j.submitted = time.Since(j.submitted), time.Time{}
+		}
+	}
+}
+
 // fill writes the parts into the batch, those of one adapter together.
 func (p *plan) fill(size, vocab int) {
 	slices.SortStableFunc(p.parts, func(a, b part) int { return cmp.Compare(a.seq.job.Adapter, b.seq.job.Adapter) })
@@ -36,7 +46,7 @@ func (p *plan) fill(size, vocab int) {
 		t := &p.parts[i]
 		t.want()
 		scores = scores || t.scores > 0
-		masks = masks || t.draws && t.seq.job.form != nil
+		masks = masks || t.draws && t.seq.bound()
 	}
 	p.batch.Starts = append(p.batch.Starts, 0)
 	for i := range p.parts {
@@ -83,7 +93,7 @@ func (p *plan) wanted(t *part, targets bool) {
 		b.Want = append(b.Want, int32(row+at))
 		b.Targets = append(b.Targets, q.tokens[at+1])
 		b.Temperatures = append(b.Temperatures, 1)
-		p.draws = append(p.draws, sample.Draw{Params: sample.Params{Temperature: 1}, Score: true})
+		p.draws = append(p.draws, sample.Draw{Params: sample.Params{Temperature: 1}, Score: true, Raw: q.job.ranks != nil, RawTop: q.job.PromptTop})
 	}
 	if !t.draws {
 		return
@@ -93,31 +103,25 @@ func (p *plan) wanted(t *part, targets bool) {
 		b.Targets = append(b.Targets, -1)
 	}
 	b.Temperatures = append(b.Temperatures, q.job.Sampling.Temperature)
-	p.draws = append(p.draws, sample.Draw{Params: q.job.Sampling, Sample: uint32(q.sample), Step: uint32(q.drawn())})
+	j := q.job
+	p.draws = append(p.draws, sample.Draw{
+		Params: j.Sampling, Sample: uint32(q.sample), Step: uint32(q.drawn()), Prompt: j.Prompt, Drawn: q.tokens[len(j.Prompt):],
+		Top: j.Top, Raw: j.Raw || j.RawTop > 0, RawTop: j.RawTop,
+	})
 }
 
-// masks appends the masks of t's wanted rows: every id for those without a form.
+// masks appends the masks of t's wanted rows: every id for those that nothing binds.
 func (p *plan) masks(t *part, vocab int) {
-	for range t.scores {
-		p.mask(vocab, nil, 0)
+	rows := t.scores
+	if t.draws && !t.seq.bound() {
+		rows++
 	}
-	if t.draws {
-		p.mask(vocab, t.seq.job.form, t.seq.state)
+	for range rows {
+		n, words := len(p.batch.Masks), (vocab+31)/32
+		p.batch.Masks = slices.Grow(p.batch.Masks, words)[:n+words]
+		everything(p.batch.Masks[n:], vocab)
 	}
-}
-
-func (p *plan) mask(vocab int, f sample.Form, state int32) {
-	n, words := len(p.batch.Masks), (vocab+31)/32
-	p.batch.Masks = slices.Grow(p.batch.Masks, words)[:n+words]
-	m := p.batch.Masks[n:]
-	if f != nil {
-		f.Allow(state, m)
-		return
-	}
-	for i := range m {
-		m[i] = 1<<32 - 1
-	}
-	if vocab%32 != 0 {
-		m[words-1] = 1<<(vocab%32) - 1
+	if t.draws && t.seq.bound() {
+		p.batch.Masks = append(p.batch.Masks, t.seq.mask...)
 	}
 }

@@ -6,9 +6,8 @@ package engine
 import (
 	"errors"
 	"fmt"
-	"slices"
+	"time"
 
-	"github.com/r2-reasoner/r2/engine/kvcache"
 	"github.com/r2-reasoner/r2/engine/sample"
 	"github.com/r2-reasoner/r2/model/batch"
 )
@@ -35,38 +34,72 @@ var ErrFatal = errors.New("the device cannot go on")
 var ErrStopped = errors.New("the engine has stopped")
 
 // A Token is an id and the natural log-probability it was drawn with: that of the distribution
-// after temperature, mask and truncation.
+// after bias, penalties, temperature, mask and truncation. What else there is was asked for.
 type Token struct {
 	ID      int32
 	LogProb float32
+	Raw     float32         // log-probability under the unmodified distribution: what scoring the token gives, to the bit
+	Rank    int32           // its place under that, from 1; lower ids first among equals
+	Top     []sample.Scored // the most likely ids of the distribution it was drawn from, most likely first
+	RawTop  []sample.Scored // those of the unmodified one
 }
 
 // A Request asks for completions of one prompt. The zero Sampling is greedy.
 type Request struct {
-	Prompt   []int32
-	Samples  int // completions of the one prompt, drawn independently; they share its cache pages
-	Limit    int // most tokens of a completion; 0, with PromptLogProbs, only scores the prompt
-	Stop     []int32
-	Sampling sample.Params
-	Adapter  int // 0 is the base model
+	Prompt  []int32
+	Samples int // completions of the one prompt, drawn independently; they share its cache pages
+	Limit   int // most tokens of a completion; 0, with PromptLogProbs, only scores the prompt
+	// Stop are the ids that end a completion, those that end a text among them unless they are to be
+	// ignored. The one drawn is the completion's last token.
+	Stop      []int32
+	MinTokens int // no stop id can be drawn for so many tokens
+	Sampling  sample.Params
+	Adapter   int // 0 is the base model
 	// Choices are token sequences of which each completion must be one. Only the ids that keep a
 	// choice possible can be drawn. A completion ends with its choice; where a longer choice goes
 	// on, a stop id ends it.
 	Choices [][]int32
 	// Form gives a completion's form in another way: only ids that it allows can be drawn, and it says
 	// where a completion ends. A completion after which it allows nothing ends with an error.
-	Form sample.Form
+	Form     sample.Form
+	Allowed  []int32   // ids that can be drawn at all; nil: all
+	BadWords [][]int32 // sequences of ids that a completion cannot have in it: their last id cannot follow the others
+
+	Top    int  // how many of the most likely ids to list beside each token drawn, under its distribution; at most sample.MaxTop
+	Raw    bool // give each token's log-probability and rank under the unmodified distribution too
+	RawTop int  // and list so many of the most likely ids of that
+
 	// PromptLogProbs asks for the log-probability of each prompt token but the first under the unmodified
 	// distribution.
 	PromptLogProbs bool
+	PromptRanks    bool // give their ranks too
+	PromptTop      int  // and list so many of the most likely ids in the place of each
+
+	// Priority says who comes first: requests of a lower number do, and take the place of running ones of a
+	// higher number, which go on later with equal results. Equals are served as they come.
+	Priority int
+	// Salt keeps cached prefixes apart: a request finds those of requests with the same salt only.
+	Salt string
 }
 
 // An Event is one more token of a completion, or the end of one that has none.
 type Event struct {
 	Sample int
-	Token  Token     // the stop id that ends a completion is one of its tokens; ID is -1 when none was drawn
-	Done   Reason    // set with a completion's last event
-	Prompt []float32 // of the request's first event, where asked: Prompt[i] is of prompt token i+1
+	Token  Token  // the stop id that ends a completion is one of its tokens; ID is -1 when none was drawn
+	Done   Reason // set with a completion's last event
+
+	// Of the request's first event, where asked; entry i is of prompt token i+1.
+	Prompt      []float32
+	PromptRanks []int32
+	PromptTop   [][]sample.Scored
+
+	Start *Start // of the request's first event
+}
+
+// A Start says how a request began.
+type Start struct {
+	Queued time.Duration // from when it was submitted to its first step
+	Cached int           // prompt tokens of its first completion that were found in the cache
 }
 
 // A Reason says why a completion ended.
@@ -86,104 +119,24 @@ type Options struct {
 	Vocab         int // ids are below it
 	Context       int // most tokens of a prompt and its completion
 	Adapters      int // largest adapter number there can be
-	TokensPerStep int // most tokens, so rows too, in a batch; default 512, at least MaxSequences
-	MaxSequences  int // most completions under way at once; default 64
+	TokensPerStep int // most tokens, so rows too, in a batch; default 512, or MaxSequences where that is more
+	MaxSequences  int // most completions under way at once; default 64. Where a batch has no row for each, the first come first
+	Chunk         int // most prompt tokens of one sequence in a batch; default all that fit
 }
 
 // complete fills in the defaults. Options without meaning are a bug of the caller.
 func (o Options) complete() Options {
-	if o.Vocab <= 0 || o.Context <= 0 || o.Adapters < 0 || o.TokensPerStep < 0 || o.MaxSequences < 0 {
+	if o.Vocab <= 0 || o.Context <= 0 || o.Adapters < 0 || o.TokensPerStep < 0 || o.MaxSequences < 0 || o.Chunk < 0 {
 		panic(fmt.Sprintf("engine: %+v", o))
 	}
 	if o.MaxSequences == 0 {
 		o.MaxSequences = 64
 	}
 	if o.TokensPerStep == 0 {
-		o.TokensPerStep = 512
+		o.TokensPerStep = max(512, o.MaxSequences)
 	}
-	o.TokensPerStep = max(o.TokensPerStep, o.MaxSequences)
+	if o.Chunk == 0 {
+		o.Chunk = o.TokensPerStep
+	}
 	return o
-}
-
-// check reports the first thing in r that has no meaning or can never be served.
-func (r *Request) check(o *Options, pages *kvcache.Pool) error {
-	switch {
-	case len(r.Prompt) == 0:
-		return fmt.Errorf("prompt: it is empty; give at least one token")
-	case r.Samples < 1:
-		return fmt.Errorf("samples %d: want at least 1", r.Samples)
-	case r.Limit < 0:
-		return fmt.Errorf("limit %d: want at least 0 tokens", r.Limit)
-	case r.Limit == 0 && !r.PromptLogProbs:
-		return fmt.Errorf("limit 0: there is nothing to do; ask for tokens or for prompt log-probabilities")
-	case r.Limit == 0 && r.Samples > 1:
-		return fmt.Errorf("limit 0 with %d samples: a prompt is scored once; want 1 sample", r.Samples)
-	case r.Limit > o.Context || len(r.Prompt) > o.Context-r.Limit:
-		return fmt.Errorf("prompt of %d tokens and limit of %d exceed the context of %d", len(r.Prompt), r.Limit, o.Context)
-	case r.Adapter < 0 || r.Adapter > o.Adapters:
-		return fmt.Errorf("adapter %d: there are 0 (the base model) to %d", r.Adapter, o.Adapters)
-	}
-	for i, id := range r.Prompt {
-		if id < 0 || int(id) >= o.Vocab {
-			return fmt.Errorf("prompt: token %d has id %d, the vocabulary has %d", i, id, o.Vocab)
-		}
-	}
-	for i, id := range r.Stop {
-		if id < 0 || int(id) >= o.Vocab {
-			return fmt.Errorf("stop: entry %d has id %d, the vocabulary has %d", i, id, o.Vocab)
-		}
-	}
-	if err := r.Sampling.Check(); err != nil {
-		return err
-	}
-	if n := pages.Need(r.stored()); n > pages.Pages() {
-		return fmt.Errorf("prompt of %d tokens and limit of %d need %d cache pages of %d tokens, there are %d: shorten one or give the cache more room",
-			len(r.Prompt), r.Limit, n, pages.Size(), pages.Pages())
-	}
-	return nil
-}
-
-// stored is the most tokens whose keys and values a completion of r needs: all but the last.
-func (r *Request) stored() int { return len(r.Prompt) + r.Limit - 1 }
-
-// form is what r's completions must keep to, or nil.
-func (r *Request) form(vocab int) (sample.Form, error) {
-	if r.Form != nil && r.Choices != nil {
-		return nil, errors.New("choices and a form: give one")
-	}
-	if r.Form != nil && r.Limit > 0 {
-		if !allows(r.Form, 0, make([]uint32, (vocab+31)/32)) {
-			return nil, errors.New("form: it allows none of the vocabulary's tokens to begin with")
-		}
-		return r.Form, nil
-	}
-	c, err := r.choices(vocab)
-	if c == nil {
-		return nil, err
-	}
-	return c, err
-}
-
-// allows reports whether f allows anything after state; mask is room for it.
-func allows(f sample.Form, state int32, mask []uint32) bool {
-	f.Allow(state, mask)
-	return slices.ContainsFunc(mask, func(w uint32) bool { return w != 0 })
-}
-
-// choices is r's trie, or nil.
-func (r *Request) choices(vocab int) (*sample.Choices, error) {
-	if r.Choices == nil || r.Limit == 0 {
-		return nil, nil
-	}
-	c, err := sample.NewChoices(r.Choices, r.Stop, vocab)
-	if err == nil && c.Longest() > r.Limit {
-		err = fmt.Errorf("choices: the longest has %d tokens, the limit is %d", c.Longest(), r.Limit)
-	}
-	return c, err
-}
-
-// clone keeps r from changes by its caller.
-func (r Request) clone() Request {
-	r.Prompt, r.Stop = slices.Clone(r.Prompt), slices.Clone(r.Stop)
-	return r
 }

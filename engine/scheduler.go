@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -9,10 +10,11 @@ import (
 
 // A scheduler decides what each batch computes. It has no tensors, clocks or globals.
 //
-// Sequences that need one more token come first, oldest first; then prompts, in chunks, as far as the
-// step's budget goes; then new sequences, if their pages are there. When pages run out the youngest
-// sequence gives its own back and waits; it is computed again later with equal results, since a draw
-// is a function of seed, sample and step. The oldest can always go on, as any one request fits alone.
+// Sequences that need one more token come first; then prompts, in chunks, as far as the step's budget goes;
+// then new sequences, if their pages are there. Among each, the urgent come first, and of equal priority
+// the oldest. When pages run out, or a more urgent sequence waits for room, the last one by that order
+// gives its own back and waits; it is computed again later with equal results, since a draw is a function
+// of what was drawn before, seed, sample and step. The first can always go on, as any one request fits alone.
 //
 // A sequence shares the whole pages of its beginning with all that begin alike under the same adapter, the
 // samples of its own request first of all, and computes the rest into pages of its own. So nothing is ever
@@ -21,13 +23,13 @@ import (
 type scheduler struct {
 	Options
 	pages   *kvcache.Pool
-	running []*sequence // oldest first
-	ready   []*sequence // to be placed next: those that gave way, and at most one new one behind them
-	jobs    []*job      // with samples that have not started
+	running []*sequence // in the order of before
+	ready   []*sequence // to be placed next, in that order: those that gave way, and new ones there was no room for
+	jobs    []*job      // with samples that have not started, in the order of their sequences
 	hold    bool        // start no further job
+	arrived uint64      // jobs so far
 	plan    plan
-	news    []news   // of the last step, for the readers
-	mask    []uint32 // room for what a form allows
+	news    []news // of the last step, for the readers
 	count   counters
 }
 
@@ -52,15 +54,43 @@ type sequence struct {
 	cached int     // tokens whose keys and values are in pages
 	filled int     // pages that Keep has been told of, or that Find gave
 	node   kvcache.Node
-	state  int32 // of the job's form
+	state  int32    // of the job's form
+	mask   []uint32 // what may be drawn next, where that is bound
 	done   Reason
 }
 
-func newSequence(j *job) *sequence {
+func newSequence(j *job, vocab int) *sequence {
 	s := &sequence{job: j, sample: j.started, tokens: make([]int32, len(j.Prompt), len(j.Prompt)+j.Limit)}
 	copy(s.tokens, j.Prompt)
+	if s.bound() {
+		s.mask = make([]uint32, (vocab+31)/32)
+		s.allow(vocab)
+	}
 	j.started++
 	return s
+}
+
+// bound reports whether there are rules for the next token.
+func (s *sequence) bound() bool { return s.job.rules.bind(s.drawn()) }
+
+// allow sets mask, and reports whether there is something to draw.
+func (s *sequence) allow(vocab int) bool {
+	return s.job.rules.allow(s.mask, vocab, s.state, s.tokens[len(s.job.Prompt):])
+}
+
+// before reports whether s comes before q: by priority, arrival and sample.
+func (s *sequence) before(q *sequence) bool {
+	a, b := s.job, q.job
+	return cmp.Or(cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.order, b.order), s.sample-q.sample) < 0
+}
+
+// insert puts q in its place.
+func insert(list []*sequence, q *sequence) []*sequence {
+	at := len(list)
+	for at > 0 && q.before(list[at-1]) {
+		at--
+	}
+	return slices.Insert(list, at, q)
 }
 
 // known is how many tokens there are to compute. The last prompt token of a request that only
@@ -87,14 +117,26 @@ func (s *sequence) reusable() int {
 	return s.known() - 1
 }
 
+// enqueue takes a new job.
+func (s *scheduler) enqueue(j *job) {
+	j.order = s.arrived
+	s.arrived++
+	at := len(s.jobs)
+	for at > 0 && j.Priority < s.jobs[at-1].Priority {
+		at--
+	}
+	s.jobs = slices.Insert(s.jobs, at, j)
+}
+
 // next plans a batch, or returns nil when there is nothing to do.
 func (s *scheduler) next() *plan {
 	s.sweep()
 	s.plan.reset()
 	budget := s.TokensPerStep
+	s.displace()
 	crowded := s.advance(&budget)
 	for _, q := range s.running {
-		if n := min(q.left(), budget); n > 0 && q.left() > 1 {
+		if n := min(q.left(), budget, s.Chunk); n > 0 && q.left() > 1 {
 			budget -= n
 			s.include(q, n)
 		}
@@ -107,6 +149,22 @@ func (s *scheduler) next() *plan {
 	}
 	s.plan.fill(s.pages.Size(), s.Vocab)
 	return &s.plan
+}
+
+// displace places those that wait and are more urgent than one that runs, which gives way if it must.
+func (s *scheduler) displace() {
+	for len(s.running) > 0 {
+		q := s.waiting()
+		if q == nil || q.job.Priority >= s.running[len(s.running)-1].job.Priority {
+			return
+		}
+		if len(s.running) == s.MaxSequences || !s.place(q) {
+			s.preempt()
+			continue
+		}
+		s.ready = slices.Delete(s.ready, 0, 1)
+		s.running = insert(s.running, q)
+	}
 }
 
 // advance plans the sequences that need one token, and reports whether one had to give way.
@@ -122,7 +180,7 @@ func (s *scheduler) advance(budget *int) (crowded bool) {
 				crowded = true
 			}
 			if i == len(s.running) {
-				break // q itself was the youngest
+				break // q itself was the last
 			}
 			page, _ := s.pages.Take()
 			q.pages = append(q.pages, page)
@@ -133,45 +191,52 @@ func (s *scheduler) advance(budget *int) (crowded bool) {
 	return crowded
 }
 
-// preempt makes the youngest running sequence wait.
+// preempt makes the last running sequence wait.
 func (s *scheduler) preempt() {
 	last := len(s.running) - 1
 	q := s.running[last]
 	s.running = slices.Delete(s.running, last, last+1)
 	s.release(q)
-	s.ready = slices.Insert(s.ready, 0, q)
+	s.ready = insert(s.ready, q)
 	s.count.preempted++
 }
 
 // admit places waiting sequences while there is room.
 func (s *scheduler) admit(budget *int) {
 	for *budget > 0 && len(s.running) < s.MaxSequences {
-		if len(s.ready) == 0 && !s.start() {
-			return
-		}
-		q := s.ready[0]
-		if !s.place(q) {
+		q := s.waiting()
+		if q == nil || !s.place(q) {
 			return
 		}
 		s.ready = slices.Delete(s.ready, 0, 1)
-		s.running = append(s.running, q)
-		n := min(q.left(), *budget)
+		s.running = insert(s.running, q)
+		n := min(q.left(), *budget, s.Chunk)
 		*budget -= n
 		s.include(q, n)
 	}
 }
 
-// start makes a sequence of the next sample of the first job.
-func (s *scheduler) start() bool {
-	if len(s.jobs) == 0 || s.hold && s.jobs[0].started == 0 {
-		return false
+// waiting is the sequence to be placed next, the first of those that are ready, or nil.
+func (s *scheduler) waiting() *sequence {
+	at := 0
+	if s.hold {
+		if at = slices.IndexFunc(s.jobs, func(j *job) bool { return j.started > 0 }); at < 0 {
+			at = len(s.jobs)
+		}
 	}
-	j := s.jobs[0]
-	s.ready = append(s.ready, newSequence(j))
-	if j.started == j.Samples {
-		s.jobs = slices.Delete(s.jobs, 0, 1)
+	if at < len(s.jobs) {
+		j := s.jobs[at]
+		if next := (sequence{job: j, sample: j.started}); len(s.ready) == 0 || next.before(s.ready[0]) {
+			s.ready = slices.Insert(s.ready, 0, newSequence(j, s.Vocab))
+			if j.started == j.Samples {
+				s.jobs = slices.Delete(s.jobs, at, at+1)
+			}
+		}
 	}
-	return true
+	if len(s.ready) == 0 {
+		return nil
+	}
+	return s.ready[0]
 }
 
 // place gives q a page for each of its tokens, those found by prefix first. It leaves a page to each
@@ -181,7 +246,7 @@ func (s *scheduler) place(q *sequence) bool {
 	if q.pages == nil {
 		q.pages = make([]int32, 0, s.pages.Need(q.job.stored()))
 	}
-	q.node = s.pages.Root(q.job.Adapter)
+	q.node = s.pages.Root(q.job.space)
 	for size*(q.filled+1) <= q.reusable() {
 		page, node, ok := s.pages.Find(q.node, q.tokens[size*q.filled:size*(q.filled+1)])
 		if !ok {
@@ -201,6 +266,9 @@ func (s *scheduler) place(q *sequence) bool {
 	}
 	q.cached = size * q.filled
 	s.count.reused += int64(q.cached)
+	if !q.job.begun {
+		q.job.begun, q.job.start.Cached = true, min(q.cached, len(q.job.Prompt))
+	}
 	return true
 }
 
@@ -254,7 +322,7 @@ func (s *scheduler) commit(tokens []Token) error {
 		q := part.seq
 		q.cached += part.n
 		for range part.scores {
-			q.job.scores = append(q.job.scores, tokens[0].LogProb)
+			q.job.scored(tokens[0])
 			tokens = tokens[1:]
 		}
 		s.count.scored += int64(part.scores)
@@ -281,7 +349,7 @@ func (s *scheduler) commit(tokens []Token) error {
 func (s *scheduler) grow(q *sequence, t Token) error {
 	q.tokens = append(q.tokens, t.ID)
 	s.count.drawn++
-	if f := q.job.form; f != nil {
+	if f := q.job.rules.form; f != nil {
 		next, complete, ok := f.Next(q.state, t.ID)
 		if !ok {
 			return fmt.Errorf("sample %d: id %d was drawn, which its form forbids", q.sample, t.ID)
@@ -289,8 +357,6 @@ func (s *scheduler) grow(q *sequence, t Token) error {
 		q.state = next
 		if complete {
 			q.done = Stop
-		} else if s.mask = slices.Grow(s.mask[:0], (s.Vocab+31)/32)[:(s.Vocab+31)/32]; !allows(f, next, s.mask) {
-			q.job.end(fmt.Errorf("engine: sample %d: after %d tokens its form allows none of the vocabulary's", q.sample, q.drawn()))
 		}
 	} else if slices.Contains(q.job.Stop, t.ID) {
 		q.done = Stop
@@ -298,6 +364,10 @@ func (s *scheduler) grow(q *sequence, t Token) error {
 	if q.done == Running && q.drawn() == q.job.Limit {
 		q.done = Length
 	}
+	if q.done == Running && q.bound() && !q.allow(s.Vocab) {
+		q.job.end(fmt.Errorf("engine: sample %d: after %d tokens %w", q.sample, q.drawn(), errNothing))
+	}
+	t.Top, t.RawTop = slices.Clone(t.Top), slices.Clone(t.RawTop)
 	s.tell(q, t)
 	return nil
 }
@@ -306,8 +376,9 @@ func (s *scheduler) grow(q *sequence, t Token) error {
 func (s *scheduler) tell(q *sequence, t Token) {
 	j := q.job
 	e := Event{Sample: q.sample, Token: t, Done: q.done}
-	if j.PromptLogProbs && !j.told {
-		e.Prompt, j.told = j.scores, true
+	if !j.told {
+		j.told, e.Start = true, &j.start
+		e.Prompt, e.PromptRanks, e.PromptTop = j.scores, j.ranks, j.tops
 	}
 	if q.done != Running {
 		j.finished++
@@ -337,5 +408,5 @@ func (s *scheduler) fail(err error) {
 
 // idle reports whether no request has begun.
 func (s *scheduler) idle() bool {
-	return len(s.running) == 0 && len(s.ready) == 0 && (len(s.jobs) == 0 || s.jobs[0].started == 0)
+	return len(s.running) == 0 && len(s.ready) == 0 && !slices.ContainsFunc(s.jobs, func(j *job) bool { return j.started > 0 })
 }

@@ -5,10 +5,11 @@ package kvcache
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 )
 
-// A Node stands for one prefix of tokens under one adapter: a root for none, otherwise the prefix that
+// A Node stands for one prefix of tokens in one space: a root for none, otherwise the prefix that
 // ends with a findable page. Nodes are never used twice, so one that was given up finds nothing.
 type Node uint64
 
@@ -21,7 +22,7 @@ type Pool struct {
 	table  []int32 // first page of each bucket, or none
 	idle   int
 	cached int
-	roots  map[int]Node
+	roots  map[string]Node
 	last   Node
 }
 
@@ -51,7 +52,7 @@ func New(pages, size int) *Pool {
 		pages:  make([]page, pages+1),
 		tokens: make([]int32, pages*size),
 		table:  make([]int32, buckets),
-		roots:  map[int]Node{},
+		roots:  map[string]Node{},
 	}
 	for i := range p.table {
 		p.table[i] = none
@@ -105,15 +106,29 @@ func (p *Pool) Release(i int32) {
 	}
 }
 
-// Root is the empty prefix under an adapter.
-func (p *Pool) Root(adapter int) Node {
-	n, ok := p.roots[adapter]
+// Root is the empty prefix in a space: prefixes of different spaces, such as those of different adapters, are
+// never found for one another.
+func (p *Pool) Root(space string) Node {
+	n, ok := p.roots[space]
 	if !ok {
+		if len(p.roots) > 2*len(p.pages) {
+			p.prune()
+		}
 		p.last++
 		n = p.last
-		p.roots[adapter] = n
+		p.roots[space] = n
 	}
 	return n
+}
+
+// prune forgets the roots that lead to no page: spaces are named by whoever asks, and there may be any
+// number of them.
+func (p *Pool) prune() {
+	parents := make(map[Node]bool, p.cached)
+	for i := range p.ring() {
+		parents[p.pages[i].parent] = true
+	}
+	maps.DeleteFunc(p.roots, func(_ string, n Node) bool { return !parents[n] })
 }
 
 // Find looks for the page that continues parent with tokens, a page of them, and takes a reference.

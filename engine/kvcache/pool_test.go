@@ -33,7 +33,7 @@ func (m *machine) start(t *rapid.T) {
 	s := &held{adapter: rapid.IntRange(0, 1).Draw(t, "adapter")}
 	n := rapid.IntRange(0, 4).Draw(t, "pages") * m.pool.Size()
 	s.tokens = rapid.SliceOfN(rapid.Int32Range(0, 1), n, n).Draw(t, "tokens")
-	s.node = m.pool.Root(s.adapter)
+	s.node = m.pool.Root(fmt.Sprint(s.adapter))
 	for len(s.pages)*m.pool.Size() < n {
 		i, node, ok := m.pool.Find(s.node, s.tokens[len(s.pages)*m.pool.Size():][:m.pool.Size()])
 		if !ok {
@@ -118,7 +118,7 @@ func TestPool(t *testing.T) {
 func TestEviction(t *testing.T) {
 	p := New(5, 1)
 	chain := func(tokens ...int32) (pages []int32) {
-		at := p.Root(0)
+		at := p.Root("")
 		for _, id := range tokens {
 			i, n, ok := p.Find(at, []int32{id})
 			if !ok {
@@ -134,7 +134,7 @@ func TestEviction(t *testing.T) {
 	}
 	// found looks without using.
 	found := func(tokens ...int32) (n int) {
-		at := p.Root(0)
+		at := p.Root("")
 		for ; n < len(tokens); n++ {
 			i := p.lookup(p.bucket(at, tokens[n:n+1]), at, tokens[n:n+1])
 			if i == none {
@@ -173,17 +173,17 @@ func TestEviction(t *testing.T) {
 func TestCollision(t *testing.T) {
 	p := New(1, 1) // one bucket
 	a, _ := p.Take()
-	n := p.Keep(a, p.Root(0), []int32{5})
-	if _, _, ok := p.Find(p.Root(0), []int32{6}); ok {
+	n := p.Keep(a, p.Root(""), []int32{5})
+	if _, _, ok := p.Find(p.Root(""), []int32{6}); ok {
 		t.Error("found by another token")
 	}
-	if _, _, ok := p.Find(p.Root(1), []int32{5}); ok {
+	if _, _, ok := p.Find(p.Root("1"), []int32{5}); ok {
 		t.Error("found under another adapter")
 	}
 	if _, _, ok := p.Find(n, []int32{5}); ok {
 		t.Error("found after another prefix")
 	}
-	if i, m, ok := p.Find(p.Root(0), []int32{5}); !ok || i != a || m != n {
+	if i, m, ok := p.Find(p.Root(""), []int32{5}); !ok || i != a || m != n {
 		t.Error("not found by its own")
 	}
 }
@@ -201,7 +201,7 @@ func TestCheckSees(t *testing.T) {
 	} {
 		p := New(64, 1)
 		i, _ := p.Take()
-		p.Keep(i, p.Root(0), []int32{5})
+		p.Keep(i, p.Root(""), []int32{5})
 		p.Release(i)
 		if err := p.Check(none); i != 0 || err != nil {
 			t.Fatalf("page %d: %v", i, err)
@@ -219,9 +219,9 @@ func TestPoolAllocates(t *testing.T) {
 	if n := testing.AllocsPerRun(200, func() {
 		tokens[0]++
 		i, _ := p.Take()
-		p.Keep(i, p.Root(1), tokens)
+		p.Keep(i, p.Root("1"), tokens)
 		p.Release(i)
-		j, _, _ := p.Find(p.Root(1), tokens)
+		j, _, _ := p.Find(p.Root("1"), tokens)
 		p.Release(j)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)

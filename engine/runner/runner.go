@@ -27,6 +27,7 @@ type Runner struct {
 	logits                []float32
 	scratch               sample.Scratch
 	tokens                []engine.Token
+	beside                beside
 }
 
 var _ engine.Stepper = (*Runner)(nil)
@@ -43,7 +44,7 @@ func New(dec *model.Decoder, size model.Size, pages int) (*Runner, error) {
 		ids: be.New(kernels.I32, size.Wanted, 1), lp: be.New(kernels.F32, size.Wanted, 1),
 		lse: be.New(kernels.F32, size.Wanted, 1), uniform: be.New(kernels.F32, size.Wanted, 1),
 		raw: make([]byte, 4*max(size.Wanted, dec.Config.Vocab)), logits: make([]float32, dec.Config.Vocab),
-		tokens: make([]engine.Token, 0, size.Wanted),
+		tokens: make([]engine.Token, 0, size.Wanted), beside: newBeside(be, size.Wanted),
 	}
 	return r, be.Sync()
 }
@@ -74,6 +75,8 @@ func (r *Runner) Step(b *batch.Batch, draws []sample.Draw) ([]engine.Token, erro
 	r.pass.Forward()
 	n := len(b.Want)
 	r.tokens = r.tokens[:n]
+	clear(r.tokens)
+	r.beside.arena = r.beside.arena[:0]
 	if n == 0 {
 		return r.tokens, r.dec.Backend().Sync()
 	}
@@ -82,11 +85,14 @@ func (r *Runner) Step(b *batch.Batch, draws []sample.Draw) ([]engine.Token, erro
 	r.pass.Slices(func(i, n int, logits kernels.Tensor, dist kernels.Dist) {
 		for j := 0; j < n && err == nil; {
 			end := j + 1
-			for end < n && kindOf(draws[i+end]) == kindOf(draws[i+j]) {
+			for end < n && kindOf(&draws[i+end]) == kindOf(&draws[i+j]) {
 				end++
 			}
-			err = r.rows(kindOf(draws[i+j]), i+j, end-j, logits.Slice(j, end-j), rows(dist, j, end-j), b, draws)
+			err = r.rows(kindOf(&draws[i+j]), i+j, end-j, logits.Slice(j, end-j), rows(dist, j, end-j), b, draws)
 			j = end
+		}
+		if err == nil {
+			err = r.look(i, n, logits, dist, b, draws)
 		}
 	})
 	if err == nil {
@@ -107,7 +113,7 @@ const (
 	scored        // no draw: the target's log-probability
 )
 
-func kindOf(d sample.Draw) kind {
+func kindOf(d *sample.Draw) kind {
 	switch {
 	case d.Score:
 		return scored
@@ -137,7 +143,7 @@ func (r *Runner) rows(k kind, i, n int, logits kernels.Tensor, dist kernels.Dist
 		be.Sample(r.ids.Slice(i, n), r.lp.Slice(i, n), logits, r.uniform.Slice(i, n), dist)
 	case onHost:
 		for j := range n {
-			if err := r.choose(i+j, logits.Slice(j, 1), b, draws[i+j]); err != nil {
+			if err := r.choose(i+j, logits.Slice(j, 1), b, &draws[i+j]); err != nil {
 				return err
 			}
 		}
@@ -146,24 +152,43 @@ func (r *Runner) rows(k kind, i, n int, logits kernels.Tensor, dist kernels.Dist
 }
 
 // choose draws one row's token on the host.
-func (r *Runner) choose(i int, logits kernels.Tensor, b *batch.Batch, d sample.Draw) error {
-	raw := r.raw[:4*logits.Cols]
-	if err := r.dec.Backend().Read(raw, logits); err != nil {
+func (r *Runner) choose(i int, logits kernels.Tensor, b *batch.Batch, d *sample.Draw) error {
+	if err := r.readLogits(logits); err != nil {
+		return err
+	}
+	id, lp := sample.Choose(r.logits, *d, mask(b, i, logits.Cols), d.Uniform(), &r.scratch)
+	if id < 0 {
+		return fmt.Errorf("sample: row %d has no token to draw", i)
+	}
+	t := &r.tokens[i]
+	t.ID, t.LogProb = id, lp
+	if d.Top > 0 {
+		s, at := &r.beside, len(r.beside.arena)
+		s.arena = r.scratch.Top(s.arena, d.Top)
+		t.Top = s.arena[at:len(s.arena):len(s.arena)]
+	}
+	return nil
+}
+
+// readLogits brings a row of logits to the host.
+func (r *Runner) readLogits(row kernels.Tensor) error {
+	raw := r.raw[:4*row.Cols]
+	if err := r.dec.Backend().Read(raw, row); err != nil {
 		return err
 	}
 	for j := range r.logits {
 		r.logits[j] = float32At(raw, j)
 	}
-	var mask []uint32
-	if w := (logits.Cols + 31) / 32; len(b.Masks) > 0 {
-		mask = b.Masks[i*w : (i+1)*w]
-	}
-	id, lp := sample.Choose(r.logits, d.Params, mask, sample.Uniform(d.Seed, d.Sample, d.Step), &r.scratch)
-	if id < 0 {
-		return fmt.Errorf("sample: row %d has no token to draw", i)
-	}
-	r.tokens[i] = engine.Token{ID: id, LogProb: lp}
 	return nil
+}
+
+// mask is that of wanted row i, or nil.
+func mask(b *batch.Batch, i, vocab int) []uint32 {
+	if len(b.Masks) == 0 {
+		return nil
+	}
+	w := (vocab + 31) / 32
+	return b.Masks[i*w : (i+1)*w]
 }
 
 // writeUniforms takes each drawn row's uniform number to the device.
@@ -181,16 +206,16 @@ func (r *Runner) read(b *batch.Batch, draws []sample.Draw) error {
 	if err := be.Read(raw, r.lp.Slice(0, len(draws))); err != nil {
 		return err
 	}
-	for i, d := range draws {
-		if kindOf(d) != onHost {
+	for i := range draws {
+		if kindOf(&draws[i]) != onHost {
 			r.tokens[i].LogProb = float32At(raw, i)
 		}
 	}
 	if err := be.Read(raw, r.ids.Slice(0, len(draws))); err != nil {
 		return err
 	}
-	for i, d := range draws {
-		switch kindOf(d) {
+	for i := range draws {
+		switch kindOf(&draws[i]) {
 		case onDevice:
 			r.tokens[i].ID = int32(binary.LittleEndian.Uint32(raw[4*i:]))
 		case scored:

@@ -3,6 +3,8 @@ package runner_test
 import (
 	"context"
 	"math/rand/v2"
+	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/r2-reasoner/r2/engine"
@@ -144,22 +146,10 @@ func TestMixedAdaptersAndScores(t *testing.T) {
 				<-done
 			}
 			for i := range got {
-				if !same(got[i].tokens, alone[i].tokens) || !same(got[i].scores, alone[i].scores) {
+				if !reflect.DeepEqual(got[i].tokens, alone[i].tokens) || !slices.Equal(got[i].scores, alone[i].scores) {
 					t.Fatalf("steps of %d tokens: request %d differs from what it is alone", tokens, i)
 				}
 			}
 		}
 	}
-}
-
-func same[T comparable](a, b []T) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }

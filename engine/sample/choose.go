@@ -7,14 +7,16 @@ import (
 
 // Scratch is memory that Choose reuses from row to row. The zero value is ready.
 type Scratch struct {
-	logits  []float32 // of the row
+	logits  []float64 // of the row, with bias and penalties
+	counts  []int32   // of each id; all zero between rows
 	weights []float64 // exp((logit − largest) / temperature) of the candidates, by id
 	ids     []int32   // the candidates: the ids allowed, less what each filter takes away
 }
 
-// Choose draws an id from a row of logits on the host: temperature, then top-k, top-p and min-p in the
-// order and by the definitions of transformers. Of the ids left it takes, ids ascending, the first whose
-// cumulative probability exceeds u. A set bit j%32 of mask[j/32] allows id j; a nil mask allows all.
+// Choose draws an id from a row of logits on the host: bias, penalties, temperature, then top-k, top-p and
+// min-p in the order and by the definitions of transformers (or min-p first, as vLLM). Of the ids left it
+// takes, ids ascending, the first whose cumulative probability exceeds u. A set bit j%32 of mask[j/32]
+// allows id j; a nil mask allows all.
 //
 // logprob is that of the distribution drawn from, so after temperature, mask and truncation,
 // renormalised: the policy-gradient ratio is then one of the sampler's own probabilities. A temperature of
@@ -23,50 +25,68 @@ type Scratch struct {
 //
 // A row with a NaN or +Inf among its allowed logits, or without a finite one, has no distribution: the
 // id is then -1 and logprob NaN.
-func Choose(logits []float32, p Params, mask []uint32, u float32, scratch *Scratch) (id int32, logprob float32) {
-	s := scratch
-	best := s.candidates(logits, mask)
+func Choose(logits []float32, d Draw, mask []uint32, u float32, scratch *Scratch) (id int32, logprob float32) {
+	s, p := scratch, &d.Params
+	s.load(logits)
+	if p.adjusts() {
+		s.adjust(d)
+	}
+	best := s.candidates(mask)
 	if best < 0 {
 		return -1, float32(math.NaN())
 	}
 	if p.Temperature == 0 {
 		s.weigh(best, 1)
-		return best, s.logprob(best)
+		return best, s.logprob(best, s.total())
+	}
+	first := p.MinP > 0 && p.MinPFirst
+	if first {
+		s.weigh(best, p.Temperature)
+		s.minP(p.MinP)
 	}
 	if p.TopK > 0 && p.TopK < len(s.ids) {
 		s.topK(p.TopK) // dividing by the temperature would not change it
 	}
-	s.weigh(best, p.Temperature)
+	if !first {
+		s.weigh(best, p.Temperature)
+	}
 	if p.TopP > 0 && p.TopP < 1 {
 		s.topP(float64(p.TopP))
 	}
-	if p.MinP > 0 {
-		s.keep(func(j int32) bool { return s.weights[j] >= float64(p.MinP) })
+	if p.MinP > 0 && !first {
+		s.minP(p.MinP)
 	}
 	slices.Sort(s.ids)
 	id = s.draw(float64(u))
-	return id, s.logprob(id)
+	return id, s.logprob(id, s.total())
+}
+
+// load takes a row of logits.
+func (s *Scratch) load(logits []float32) {
+	if n := len(logits); cap(s.weights) < n {
+		s.logits, s.weights, s.ids, s.counts = make([]float64, n), make([]float64, n), make([]int32, 0, n), make([]int32, n)
+	}
+	s.logits, s.weights, s.ids = s.logits[:len(logits)], s.weights[:len(logits)], s.ids[:0]
+	for j, l := range logits {
+		s.logits[j] = float64(l)
+	}
 }
 
 // candidates sets them to the allowed ids and returns the lowest id of the largest logit, or -1.
-func (s *Scratch) candidates(logits []float32, mask []uint32) int32 {
-	if cap(s.weights) < len(logits) {
-		s.weights, s.ids = make([]float64, len(logits)), make([]int32, 0, len(logits))
-	}
-	s.logits, s.weights, s.ids = logits, s.weights[:len(logits)], s.ids[:0]
+func (s *Scratch) candidates(mask []uint32) int32 {
 	best := int32(-1)
-	for j, l := range logits {
+	for j, l := range s.logits {
 		if mask != nil && mask[j/32]>>(j%32)&1 == 0 {
 			continue
 		}
-		if l != l || l > math.MaxFloat32 {
+		if l != l || l > math.MaxFloat64 {
 			return -1
 		}
-		if l < -math.MaxFloat32 {
+		if l < -math.MaxFloat64 {
 			continue
 		}
 		s.ids = append(s.ids, int32(j))
-		if best < 0 || l > logits[best] {
+		if best < 0 || l > s.logits[best] {
 			best = int32(j)
 		}
 	}
@@ -75,9 +95,9 @@ func (s *Scratch) candidates(logits []float32, mask []uint32) int32 {
 
 // weigh sets the candidates' weights.
 func (s *Scratch) weigh(best int32, temperature float32) {
-	most, t := float64(s.logits[best]), float64(temperature)
+	most, t := s.logits[best], float64(temperature)
 	for _, j := range s.ids {
-		s.weights[j] = math.Exp((float64(s.logits[j]) - most) / t)
+		s.weights[j] = math.Exp((s.logits[j] - most) / t)
 	}
 }
 
@@ -118,6 +138,11 @@ func (s *Scratch) topP(p float64) {
 	s.ids = s.ids[:copy(s.ids, s.ids[n:])]
 }
 
+// minP keeps the ids at least this fraction as likely as the most likely one, whose weight is 1.
+func (s *Scratch) minP(p float32) {
+	s.keep(func(j int32) bool { return s.weights[j] >= float64(p) })
+}
+
 // keep drops the candidates that do not pass.
 func (s *Scratch) keep(pass func(j int32) bool) {
 	n := 0
@@ -156,8 +181,10 @@ func (s *Scratch) total() float64 {
 	return sum
 }
 
-// logprob is the log-probability of j among the candidates.
-func (s *Scratch) logprob(j int32) float32 { return float32(math.Log(s.weights[j] / s.total())) }
+// logprob is the log-probability of j among the candidates, whose weight is total.
+func (s *Scratch) logprob(j int32, total float64) float32 {
+	return float32(math.Log(s.weights[j] / total))
+}
 
 // heapify arranges ids as a heap, the one before all others first.
 func heapify(ids []int32, before func(a, b int32) bool) {

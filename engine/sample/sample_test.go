@@ -1,6 +1,7 @@
 package sample
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -72,15 +73,17 @@ type golden struct {
 			Order       string  `json:"order"`
 			Kept        int     `json:"kept"`
 
-			RepetitionPenalty float64            `json:"repetition_penalty"`
-			PresencePenalty   float64            `json:"presence_penalty"`
-			FrequencyPenalty  float64            `json:"frequency_penalty"`
-			LogitBias         map[string]float64 `json:"logit_bias"`
+			RepetitionPenalty float64           `json:"repetition_penalty"`
+			PresencePenalty   float64           `json:"presence_penalty"`
+			FrequencyPenalty  float64           `json:"frequency_penalty"`
+			LogitBias         map[int32]float64 `json:"logit_bias"`
 		}
+		Prompt []int32 `json:"prompt_ids"`
+		Output []int32 `json:"output_ids"`
 	}
 }
 
-// Every id of every supported case is drawn exactly on its share of [0, 1), with its log-probability.
+// Every id of every case is drawn exactly on its share of [0, 1), with its log-probability.
 func TestChooseGolden(t *testing.T) {
 	var g golden
 	data, err := os.ReadFile(modeltest.Shared(t, "goldens", "qwen2_f32", "golden.json"))
@@ -95,22 +98,55 @@ func TestChooseGolden(t *testing.T) {
 	for _, l := range tensor(t, file, "sampling.logits") {
 		logits = append(logits, float32(l))
 	}
-	ran, worst := 0, 0.0
+	worst := 0.0
 	for i, c := range g.Sampling.Cases {
-		if c.RepetitionPenalty != 0 || c.PresencePenalty != 0 || c.FrequencyPenalty != 0 || c.LogitBias != nil || c.Order == "vllm" {
-			continue
-		}
 		if c.Temperature == 0 {
 			c.Temperature = 1
 		}
-		p := Params{Temperature: c.Temperature, TopK: c.TopK, TopP: c.TopP, MinP: c.MinP}
-		ran++
-		worst = max(worst, checkChoose(t, fmt.Sprintf("case %d", i), logits, p, nil, tensor(t, file, fmt.Sprintf("sampling.%d.probs", i))))
+		d := Draw{Prompt: g.Sampling.Prompt, Drawn: g.Sampling.Output, Params: Params{
+			Temperature: c.Temperature, TopK: c.TopK, TopP: c.TopP, MinP: c.MinP, MinPFirst: c.Order == "vllm",
+			Repetition: c.RepetitionPenalty, Presence: c.PresencePenalty, Frequency: c.FrequencyPenalty,
+		}}
+		for id, add := range c.LogitBias {
+			d.Bias = append(d.Bias, Bias{id, add})
+		}
+		if err := d.Check(); err != nil {
+			t.Errorf("case %d: %v", i, err)
+		}
+		probs := tensor(t, file, fmt.Sprintf("sampling.%d.probs", i))
+		worst = max(worst, checkChoose(t, fmt.Sprintf("case %d", i), logits, d, nil, probs))
+		checkTop(t, fmt.Sprintf("case %d", i), logits, d, probs)
 	}
-	if ran < 8 {
-		t.Errorf("only %d cases were run", ran)
+	if n := len(g.Sampling.Cases); n < 16 {
+		t.Errorf("only %d cases were run", n)
 	}
-	t.Logf("%d cases, worst error of a log-probability %.1e", ran, worst)
+	t.Logf("%d cases, worst error of a log-probability %.1e", len(g.Sampling.Cases), worst)
+}
+
+// checkTop compares the lists of the most likely ids with want's distribution. Ids of equal weight may
+// change places.
+func checkTop(t *testing.T, name string, logits []float32, d Draw, want []float64) {
+	t.Helper()
+	sorted := slices.Clone(want)
+	slices.SortFunc(sorted, func(a, b float64) int { return cmp.Compare(b, a) })
+	var s Scratch
+	Choose(logits, d, nil, 0.5, &s)
+	for _, k := range []int{0, 1, 5, MaxTop, len(want)} {
+		top := s.Top(nil, k)
+		left := k
+		if kept := slices.IndexFunc(sorted, func(p float64) bool { return p == 0 }); kept >= 0 {
+			left = min(k, kept)
+		}
+		if len(top) != left {
+			t.Errorf("%s: top %d lists %d ids, want %d", name, k, len(top), left)
+			return
+		}
+		for i, e := range top {
+			if lp := math.Log(want[e.ID]); math.Abs(float64(e.LogProb)-lp) > 2e-7*max(1, -lp) || math.Abs(lp-math.Log(sorted[i])) > 1e-6 {
+				t.Errorf("%s: entry %d of top %d is id %d with %v, want %v; the place's is %v", name, i, k, e.ID, e.LogProb, lp, math.Log(sorted[i]))
+			}
+		}
+	}
 }
 
 // checkChoose draws in the middle and just inside both ends of each id's interval of want's distribution
@@ -118,7 +154,7 @@ func TestChooseGolden(t *testing.T) {
 func checkChoose(t interface {
 	Helper()
 	Errorf(string, ...any)
-}, name string, logits []float32, p Params, mask []uint32, want []float64) (worst float64) {
+}, name string, logits []float32, d Draw, mask []uint32, want []float64) (worst float64) {
 	t.Helper()
 	var scratch Scratch
 	sum := 0.0
@@ -130,7 +166,7 @@ func checkChoose(t interface {
 		}
 		for _, at := range []float64{0.02, 0.5, 0.98} {
 			u := float32(lo + at*prob)
-			got, lp := Choose(logits, p, mask, u, &scratch)
+			got, lp := Choose(logits, d, mask, u, &scratch)
 			if int(got) != id {
 				t.Errorf("%s: u = %v draws %d, want %d in [%v, %v)", name, u, got, id, lo, sum)
 				return
@@ -239,7 +275,7 @@ func TestChooseRandom(t *testing.T) {
 			}
 			mask[n/32/2] |= 1
 		}
-		checkChoose(t, fmt.Sprintf("%+v", p), logits, p, mask, plain(logits, p, mask))
+		checkChoose(t, fmt.Sprintf("%+v", p), logits, Draw{Params: p}, mask, plain(logits, p, mask))
 	})
 }
 
@@ -255,7 +291,7 @@ func TestChooseGreedy(t *testing.T) {
 		{[]uint32{0b01111}, 1, -math.Log(math.Exp(-2) + 2 + math.Exp(-5))},
 		{[]uint32{0b01001}, 0, -math.Log(1 + math.Exp(-3))},
 	} {
-		id, lp := Choose(logits, Params{TopK: 1, TopP: 0.1}, c.mask, 0.999, &s)
+		id, lp := Choose(logits, Draw{Params: Params{TopK: 1, TopP: 0.1}}, c.mask, 0.999, &s)
 		if id != c.want || math.Abs(float64(lp)-c.lp) > 1e-6 {
 			t.Errorf("mask %b: %d with %v, want %d with %v", c.mask, id, lp, c.want, c.lp)
 		}
@@ -270,16 +306,16 @@ func TestChooseNoDistribution(t *testing.T) {
 		"NaN": {1, nan, 2}, "+Inf": {1, inf}, "all -Inf": {-inf, -inf}, "no logits": {},
 	} {
 		for _, temp := range []float32{0, 1} {
-			id, lp := Choose(logits, Params{Temperature: temp, TopP: 0.5}, nil, 0.5, &s)
+			id, lp := Choose(logits, Draw{Params: Params{Temperature: temp, TopP: 0.5}}, nil, 0.5, &s)
 			if id != -1 || lp == lp {
 				t.Errorf("%s at temperature %v: id %d with %v", name, temp, id, lp)
 			}
 		}
 	}
-	if id, lp := Choose([]float32{-inf, 2}, Params{Temperature: 1}, nil, 0, &s); id != 1 || lp != 0 {
+	if id, lp := Choose([]float32{-inf, 2}, Draw{Params: Params{Temperature: 1}}, nil, 0, &s); id != 1 || lp != 0 {
 		t.Errorf("one finite logit: id %d with %v", id, lp)
 	}
-	if id, _ := Choose([]float32{nan, 2}, Params{Temperature: 1}, []uint32{0b10}, 0, &s); id != 1 {
+	if id, _ := Choose([]float32{nan, 2}, Draw{Params: Params{Temperature: 1}}, []uint32{0b10}, 0, &s); id != 1 {
 		t.Errorf("a forbidden NaN: id %d", id)
 	}
 }
@@ -290,9 +326,16 @@ func TestChooseAllocates(t *testing.T) {
 		logits[i] = float32(i*7919%1000) / 100
 	}
 	var s Scratch
-	p := Params{Temperature: 0.8, TopK: 50, TopP: 0.9, MinP: 0.01}
-	Choose(logits, p, nil, 0.5, &s)
-	if n := testing.AllocsPerRun(20, func() { Choose(logits, p, nil, 0.5, &s) }); n != 0 {
+	d := Draw{Params: Params{Temperature: 0.8, TopK: 50, TopP: 0.9, MinP: 0.01, Repetition: 1.1, Frequency: 0.2, Bias: []Bias{{3, 1}}},
+		Prompt: []int32{1, 2, 1}, Drawn: []int32{2, 7}}
+	var top []Scored
+	var ids []int32
+	row := func() {
+		Choose(logits, d, nil, 0.5, &s)
+		top, ids = s.Top(top[:0], 5), Best(ids[:0], logits, nil, 5)
+	}
+	row()
+	if n := testing.AllocsPerRun(20, row); n != 0 {
 		t.Errorf("%v allocations a row", n)
 	}
 }
@@ -302,6 +345,8 @@ func TestParams(t *testing.T) {
 	for _, p := range []Params{
 		{Temperature: -1}, {Temperature: nan}, {Temperature: float32(math.Inf(1))}, {TopK: -1},
 		{TopP: -0.1}, {TopP: 1.5}, {TopP: nan}, {MinP: -1}, {MinP: 2}, {MinP: nan},
+		{Repetition: -1}, {Repetition: math.NaN()}, {Repetition: 1e-9}, {Presence: math.Inf(1)}, {Frequency: math.NaN()},
+		{Bias: []Bias{{2, math.Inf(-1)}}}, {Bias: []Bias{{2, 1}, {3, math.NaN()}}},
 	} {
 		if p.Check() == nil {
 			t.Errorf("%+v passes", p)
@@ -314,6 +359,8 @@ func TestParams(t *testing.T) {
 		{Params{}, false}, {Params{Temperature: 1}, false}, {Params{Temperature: 1, TopP: 1}, false},
 		{Params{TopK: 3}, false}, {Params{Temperature: 1, TopK: 3}, true},
 		{Params{Temperature: 0.5, TopP: 0.9}, true}, {Params{Temperature: 2, MinP: 0.1}, true},
+		{Params{Repetition: 1}, false}, {Params{Repetition: 1.1}, true}, {Params{Presence: 1}, true}, {Params{Frequency: -1}, true},
+		{Params{Bias: []Bias{{1, 1}}}, true},
 	} {
 		if err := c.p.Check(); err != nil || c.p.Host() != c.host {
 			t.Errorf("%+v: host %v, %v", c.p, c.p.Host(), err)

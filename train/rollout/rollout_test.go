@@ -25,8 +25,15 @@ const vocab = 70 // three words of mask
 // ids are then drawn the same only where their random numbers are, or by chance.
 type uniform struct {
 	sync.Mutex
-	masks  map[sample.Draw][]uint32
+	masks  map[place][]uint32
 	broken bool
+}
+
+// A place is what tells one draw from another.
+type place struct {
+	temperature  float32
+	seed         uint64
+	sample, step uint32
 }
 
 func (u *uniform) Step(b *batch.Batch, draws []sample.Draw) ([]engine.Token, error) {
@@ -42,8 +49,8 @@ func (u *uniform) Step(b *batch.Batch, draws []sample.Draw) ([]engine.Token, err
 		if len(b.Masks) > 0 {
 			mask = b.Masks[i*words : (i+1)*words]
 		}
-		u.masks[d] = slices.Clone(mask)
-		id, lp := sample.Choose(make([]float32, vocab), d.Params, mask, d.Uniform(), &sample.Scratch{})
+		u.masks[place{d.Temperature, d.Seed, d.Sample, d.Step}] = slices.Clone(mask)
+		id, lp := sample.Choose(make([]float32, vocab), d, mask, d.Uniform(), &sample.Scratch{})
 		out[i] = engine.Token{ID: id, LogProb: lp}
 	}
 	return out, nil
@@ -51,7 +58,7 @@ func (u *uniform) Step(b *batch.Batch, draws []sample.Draw) ([]engine.Token, err
 
 func source(t *testing.T, sequences int) (*Source, *uniform) {
 	t.Helper()
-	u := &uniform{masks: map[sample.Draw][]uint32{}}
+	u := &uniform{masks: map[place][]uint32{}}
 	e := engine.New(u, kvcache.New(64, 4), engine.Options{Vocab: vocab, Context: 64, TokensPerStep: 16, MaxSequences: sequences})
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error)
@@ -162,7 +169,7 @@ func TestMasks(t *testing.T) {
 				t.Fatalf("%+v", r)
 			}
 			for k, m := range r.Masks {
-				d := sample.Draw{Params: sample.Params{Temperature: s.Temperature, Seed: seed}, Sample: uint32(j), Step: uint32(k)}
+				d := place{s.Temperature, seed, uint32(j), uint32(k)}
 				if want, ok := u.masks[d]; !ok || !slices.Equal(m, want) {
 					t.Errorf("prompt %d, sample %d, token %d: mask %x, drawn under %x", i, j, k, m, want)
 				}
