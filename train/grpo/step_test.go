@@ -465,6 +465,27 @@ func TestOverlongCompletions(t *testing.T) {
 	if !slices.Equal(b.coefs, a.coefs[10:]) || math.Abs(st.RewardMean-2.0/3) > 1e-12 {
 		t.Errorf("masked: %+v, coefficients %v; want %v", st, b.coefs, a.coefs[10:])
 	}
+	// Of the losses that divide by tokens, those of a masked completion are not among them: 3 are left of 13.
+	for _, kind := range []Kind{BNPO, DAPO, CISPO} {
+		all, some := usual, usual
+		all.Loss, some.Loss, some.Overlong = kind, kind, Masked
+		all.EpsilonHigh, some.EpsilonHigh = 5, 5
+		kept, a := trainer(all, long())
+		masked, b := trainer(some, long())
+		for _, tr := range []*Trainer[int]{kept, masked} {
+			if _, err := tr.Step(t.Context(), []int{0}, nil, 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(b.coefs) != 3 {
+			t.Fatalf("%s: %d coefficients", kind, len(b.coefs))
+		}
+		for i, c := range b.coefs {
+			if want := float64(a.coefs[10+i]) * 13 / 3; math.Abs(float64(c)-want) > 1e-6 {
+				t.Errorf("%s: coefficient %v, want %v", kind, c, want)
+			}
+		}
+	}
 	c = usual
 	c.Overlong, c.Length = Penalised, 10
 	penalised, d := trainer(c, long())

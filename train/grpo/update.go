@@ -28,15 +28,15 @@ func (t *Trainer[T]) update(groups [][]Rollout, st *Stats, lr float32) error {
 		st.GradNorm = float64(norm)
 	}
 	st.Loss = sum.Loss / float64(updates)
-	// Where the KL is on every token is trained on, so this is the mean over those for both (masked ones count as 0).
+	// Where the KL is on every token that counts is trained on, so this is the mean over those for both.
 	tokens := float64(updates * max(of.Tokens, 1))
 	st.KL, st.ClipShare = sum.KL/tokens, float64(sum.Clipped)/tokens
 	return nil
 }
 
 // trained lists the rollouts that have a gradient, and counts all that have a reward: one without an
-// advantage stays in the denominators, as in TRL, but with the KL off it need not be run. One that is
-// masked for its length stays there too.
+// advantage stays in the denominators, as in TRL, but with the KL off it need not be run. Of one that is
+// masked for its length the row stays there and its tokens do not, as in TRL.
 func (t *Trainer[T]) trained(groups [][]Rollout) (train []Rollout, of Totals) {
 	for _, g := range groups {
 		for _, r := range g {
@@ -44,10 +44,10 @@ func (t *Trainer[T]) trained(groups [][]Rollout) (train []Rollout, of Totals) {
 				continue
 			}
 			of.Rows++
-			of.Tokens += len(r.LogProbs)
 			if r.Truncated && t.Overlong == Masked {
 				continue
 			}
+			of.Tokens += len(r.LogProbs)
 			if r.Advantage != 0 || t.KL != 0 {
 				train = append(train, r)
 			}
