@@ -17,8 +17,8 @@ test: ## all tests, with the invariants of pool and scheduler checked
 race: ## the concurrent packages under the race detector
 	R2_VERIFY=1 $(GO) test -race ./engine/ ./engine/kvcache/ ./engine/sample/ ./router/... ./train/grpo/ ./train/rollout/ ./train/routing/ ./train/reward/
 
-soak: ## kill sft and grpo a hundred times each, across processes, and compare every byte
-	R2_KILLS=100 $(GO) test -count 1 -v -timeout 1h -run TestKilledRunsGoOn ./cmd/r2/
+soak: ## kill sft, grpo and a router's modules in training a hundred times each, across processes, and compare every byte
+	R2_KILLS=100 $(GO) test -count 1 -v -timeout 1h -run TestKilled ./cmd/r2/
 
 fuzz: ## every fuzz target for FUZZTIME (10s)
 	GO="$(GO)" FUZZTIME="$(FUZZTIME)" bash .ci/fuzz

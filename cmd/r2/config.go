@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/goccy/go-yaml"
@@ -126,6 +127,17 @@ func (c *routerConfig) check() error {
 		}
 	}
 	return nil
+}
+
+// remember has what models answer over HTTP kept in a file and asked for once, where the configuration
+// keeps no record of its own: a training run that is killed goes on with the answers it had.
+func (c *routerConfig) remember(file string) (err error) {
+	remote := slices.ContainsFunc(c.Pool, func(m memberConfig) bool { return m.URL != "" })
+	if c.Record == "" && remote {
+		c.Record, err = filepath.Abs(file)
+		c.Replay = replay.Fill
+	}
+	return err
 }
 
 // path is a path of the configuration as seen from here.

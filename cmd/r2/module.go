@@ -10,6 +10,7 @@ import (
 	"github.com/r2-reasoner/r2/router/local"
 	"github.com/r2-reasoner/r2/train"
 	"github.com/r2-reasoner/r2/train/grpo"
+	"github.com/r2-reasoner/r2/train/journal"
 	"github.com/r2-reasoner/r2/train/rollout"
 	"github.com/r2-reasoner/r2/train/routing"
 	"github.com/r2-reasoner/r2/train/tasks"
@@ -26,6 +27,16 @@ type moduleRun struct {
 	check     tasks.Checker
 	questions []*routing.Question
 	planned   map[*routing.Question]bool // its plan has been asked for
+	place     map[*routing.Question]string
+	journal   *journal.Journal
+}
+
+// places are where questions come from.
+func (m *moduleRun) places(qs []*routing.Question) (names []string) {
+	for _, q := range qs {
+		names = append(names, m.place[q])
+	}
+	return names
 }
 
 // runModule trains.
@@ -44,18 +55,27 @@ func (c *grpoCmd) runModule(ctx context.Context, cfg grpo.Config, opt train.Opti
 		return err
 	}
 	defer m.s.Close()
+	if m.journal, err = journal.Open(run.file("journal.db")); err != nil {
+		return err
+	}
+	defer m.journal.Close()
 	t := &grpoRun{c: c, run: run, learner: m.learner, schedule: schedule}
+	step := m.decomposer(cfg)
 	if c.Module == allocatorName {
-		t.take = m.allocator(cfg)
-	} else {
-		t.take = m.decomposer(cfg)
+		step = m.allocator(cfg)
+	}
+	t.take = func(ctx context.Context, n int, lr float32) (grpo.Stats, error) {
+		m.src.Begin(n)
+		picked, spare := draw(c, m.questions, n)
+		t.names = m.places(picked)
+		return step(ctx, n, picked, spare, lr)
 	}
 	return t.train(ctx)
 }
 
 // openModule opens the router with the adapter to train in its place.
 func (c *grpoCmd) openModule(run *runDir, opt train.Optimizer) (m *moduleRun, err error) {
-	m = &moduleRun{c: c, planned: map[*routing.Question]bool{}}
+	m = &moduleRun{c: c, planned: map[*routing.Question]bool{}, place: map[*routing.Question]string{}}
 	b, err := tasks.Open(c.Task)
 	if err != nil {
 		return nil, usageError{err}
@@ -67,11 +87,15 @@ func (c *grpoCmd) openModule(run *runDir, opt train.Optimizer) (m *moduleRun, er
 	if err != nil {
 		return nil, err
 	}
-	for _, t := range all {
-		m.questions = append(m.questions, &routing.Question{Text: t.Question, Answer: t.Answer})
+	for i, t := range all {
+		q := &routing.Question{Text: t.Question, Answer: t.Answer}
+		m.questions, m.place[q] = append(m.questions, q), fmt.Sprintf("%s:%d", c.Task, i+1)
 	}
 	cfg, err := readConfig(c.Config)
 	if err != nil {
+		return nil, err
+	}
+	if err := cfg.remember(run.file("pool.db")); err != nil {
 		return nil, err
 	}
 	begin, err := c.beginAt(cfg, run)
@@ -171,6 +195,9 @@ func (m *moduleRun) open(begin string, opt train.Optimizer) error {
 	}
 	size := trainSize(h.context, m.c.MicroTokens)
 	size.Masks = m.c.Module == allocatorName
+	if err := plan(m.c.outputFlags, h.dec, h.loaded[n-1], size); err != nil {
+		return err
+	}
 	if m.learner, err = train.New(h.dec, h.loaded[n-1], ref, size, opt); err != nil {
 		return err
 	}
@@ -179,8 +206,11 @@ func (m *moduleRun) open(begin string, opt train.Optimizer) error {
 	return nil
 }
 
+// A moduleStep takes a training step on questions, with spare ones to draw in place of those that teach nothing.
+type moduleStep func(ctx context.Context, step int, picked, spare []*routing.Question, lr float32) (grpo.Stats, error)
+
 // allocator takes a step on the allocations of a step's questions, planned by the decomposer.
-func (m *moduleRun) allocator(cfg grpo.Config) func(context.Context, int, float32) (grpo.Stats, error) {
+func (m *moduleRun) allocator(cfg grpo.Config) moduleStep {
 	rt := *m.s.router
 	rt.Pool = routing.NewMemo(m.s.members())
 	limit := 0
@@ -190,15 +220,15 @@ func (m *moduleRun) allocator(cfg grpo.Config) func(context.Context, int, float3
 		limit = max(limit, len(ids)+1) // one more ends the text
 	}
 	m.src.Limit = limit
-	env := &routing.Allocations{Router: &rt, Allocator: m.s.allocate, Policy: m.policy, Check: m.check, Cost: m.c.Cost, Stepwise: m.c.Stepwise}
+	env := &journaled[routing.Decision]{journal: m.journal, Scorer: &routing.Allocations{Router: &rt, Allocator: m.s.allocate,
+		Policy: m.policy, Check: m.check, Cost: m.c.Cost, Stepwise: m.c.Stepwise}}
 	t := moduleTrainer[routing.Decision](m, cfg, env)
-	return func(ctx context.Context, step int, lr float32) (grpo.Stats, error) {
-		m.src.Begin(step)
-		picked, _ := draw(m.c, m.questions, step)
+	return func(ctx context.Context, step int, picked, _ []*routing.Question, lr float32) (grpo.Stats, error) {
 		qs, err := m.plan(ctx, picked)
 		if err != nil {
 			return grpo.Stats{}, err
 		}
+		env.call = journal.Call{Step: step}
 		return t.Step(ctx, routing.Decisions(qs), nil, lr)
 	}
 }
@@ -227,15 +257,15 @@ func (m *moduleRun) plan(ctx context.Context, picked []*routing.Question) (qs []
 }
 
 // decomposer takes a step on plans of a step's questions, carried out by the rest of the router.
-func (m *moduleRun) decomposer(cfg grpo.Config) func(context.Context, int, float32) (grpo.Stats, error) {
+func (m *moduleRun) decomposer(cfg grpo.Config) moduleStep {
 	rt := *m.s.router
 	rt.Pool = routing.NewMemo(m.s.members())
-	env := &routing.Plans{Router: &rt, Decompose: m.s.decompose, Policy: m.policy, Check: m.check, Cost: m.c.Cost}
+	env := &journaled[*routing.Question]{journal: m.journal, Scorer: &routing.Plans{Router: &rt, Decompose: m.s.decompose,
+		Policy: m.policy, Check: m.check, Cost: m.c.Cost}}
 	t := moduleTrainer[*routing.Question](m, cfg, env)
-	return func(ctx context.Context, step int, lr float32) (grpo.Stats, error) {
-		m.src.Begin(step)
-		qs, spare := draw(m.c, m.questions, step)
-		return t.Step(ctx, qs, spare, lr)
+	return func(ctx context.Context, step int, picked, spare []*routing.Question, lr float32) (grpo.Stats, error) {
+		env.call = journal.Call{Step: step}
+		return t.Step(ctx, picked, spare, lr)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -99,35 +100,39 @@ func TestKilledRunsGoOn(t *testing.T) {
 			"--prompts", "3", "--samples", "4", "--max-tokens", "12", "--lr", "1e-3", "--updates", "2", "--save-every", "3", "-q"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			whole := filepath.Join(t.TempDir(), "whole")
-			begin := time.Now()
-			if _, errs, code := r2(t, "", append(c.args, "--out", whole)...); code != 0 {
-				t.Fatalf("exit %d: %s", code, errs)
-			}
-			k := &killer{g: g, args: c.args, took: time.Since(begin), phases: map[string]int{}}
-			seed := rand.Uint64()
-			k.rng = rand.New(rand.NewPCG(seed, 0))
-			for want := kills(t); k.done < want; {
-				killed := filepath.Join(t.TempDir(), "killed")
-				before, round := g.asked.Load(), k.done
-				for range 5 {
-					k.kill(t, killed)
-				}
-				if _, errs, code := r2(t, "", append(c.args, "--out", killed)...); code != 0 {
-					t.Fatalf("seed %d: going on: exit %d: %s", seed, code, errs)
-				}
-				compareRuns(t, whole, killed)
-				if again := int(g.asked.Load()-before) - len(journalRows(t, killed, "exchanges")); again > k.done-round {
-					t.Errorf("%d rewards were asked for again after %d kills", again, k.done-round)
-				}
-				os.RemoveAll(killed)
-				if t.Failed() {
-					break
-				}
-			}
-			t.Logf("seed %d; a whole run takes %v; %d kills, while %v", seed, k.took, k.done, k.phases)
+			killAndCompare(t, g, c.args, func(t *testing.T, _, killed string) int { return len(journalRows(t, killed, "exchanges")) }, 1)
 		})
 	}
+}
+
+// killAndCompare kills runs of a command and takes them up again, and compares each with one that was left
+// alone. Of what g was asked, answered gives how much a run has kept; at most atOnce more for each kill may
+// have been asked for again.
+func killAndCompare(t *testing.T, g *grader, args []string, answered func(t *testing.T, whole, killed string) int, atOnce int) {
+	whole := filepath.Join(t.TempDir(), "whole")
+	begin := time.Now()
+	if _, errs, code := r2(t, "", append(args, "--out", whole)...); code != 0 {
+		t.Fatalf("exit %d: %s", code, errs)
+	}
+	k := &killer{g: g, args: args, took: time.Since(begin), phases: map[string]int{}}
+	seed := rand.Uint64()
+	k.rng = rand.New(rand.NewPCG(seed, 0))
+	for want := kills(t); k.done < want && !t.Failed(); {
+		killed := filepath.Join(t.TempDir(), "killed")
+		before, round := g.asked.Load(), k.done
+		for range 5 {
+			k.kill(t, killed)
+		}
+		if _, errs, code := r2(t, "", append(args, "--out", killed)...); code != 0 {
+			t.Fatalf("seed %d: going on: exit %d: %s", seed, code, errs)
+		}
+		compareRuns(t, whole, killed)
+		if again := int(g.asked.Load()-before) - answered(t, whole, killed); again > atOnce*(k.done-round) {
+			t.Errorf("%d answers were asked for again after %d kills", again, k.done-round)
+		}
+		os.RemoveAll(killed)
+	}
+	t.Logf("seed %d; a whole run takes %v; %d kills, while %v", seed, k.took, k.done, k.phases)
 }
 
 // A killer kills runs and notes what they were at.
@@ -142,6 +147,7 @@ type killer struct {
 
 func (k *killer) kill(t *testing.T, dir string) {
 	cmd := exec.Command(binary, append(k.args, "--out", dir)...)
+	before := torn(dir)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -154,23 +160,32 @@ func (k *killer) kill(t *testing.T, dir string) {
 		return
 	}
 	k.done++
-	k.phases[phase(t, dir, busy)]++
+	writing := slices.ContainsFunc(torn(dir), func(name string) bool { return !slices.Contains(before, name) })
+	k.phases[phase(t, dir, busy, writing)]++
+}
+
+// torn are the files of a run that were being written when it was killed.
+func torn(dir string) []string {
+	names, _ := filepath.Glob(filepath.Join(dir, ".*"))
+	more, _ := filepath.Glob(filepath.Join(dir, "checkpoints", ".*"))
+	return append(names, more...)
 }
 
 // phase tells from its files what a killed run was at.
-func phase(t *testing.T, dir string, busy bool) string {
+func phase(t *testing.T, dir string, busy, writing bool) string {
 	rows, err := (&runDir{path: dir}).rows()
 	if err != nil || len(rows) == 0 {
+		if writing {
+			return "writing files"
+		}
 		return "starting"
 	}
-	torn, _ := filepath.Glob(filepath.Join(dir, "checkpoints", ".*"))
-	more, _ := filepath.Glob(filepath.Join(dir, ".*"))
 	last := rows[len(rows)-1].values["step"]
 	switch js := journalRows(t, dir, "rewards"); {
-	case len(torn)+len(more) > 0:
+	case writing:
 		return "writing files"
 	case busy:
-		return "scoring over HTTP"
+		return "asking over HTTP"
 	case len(js) > 0 && js[len(js)-1]["step"].(int64) >= int64(last):
 		return "updating"
 	case len(js) > 0:
@@ -180,9 +195,13 @@ func phase(t *testing.T, dir string, busy bool) string {
 }
 
 // journalRows are the rows of a table of a run's journal without their times; none without a journal.
-func journalRows(t *testing.T, dir, table string) (out []map[string]any) {
+func journalRows(t *testing.T, dir, table string) []map[string]any {
 	t.Helper()
-	path := filepath.Join(dir, "journal.db")
+	return tableRows(t, filepath.Join(dir, "journal.db"), table)
+}
+
+func tableRows(t *testing.T, path, table string) (out []map[string]any) {
+	t.Helper()
 	if _, err := os.Stat(path); err != nil {
 		return nil
 	}

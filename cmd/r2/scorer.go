@@ -219,9 +219,15 @@ func (s *scorer) Score(ctx context.Context, ts []*grpoTask, groups [][]grpo.Roll
 			in, out = append(in, r), append(out, journal.Reward{Prompt: i, Sample: j, Input: line})
 		}
 	}
-	known, err := s.journal.Replay(ctx, call, out)
+	return settle(ctx, s.journal, call, out, groups, func() error { return s.fresh(ctx, call, ts, in, out) })
+}
+
+// settle sets the rewards of groups: those that are in the journal for the call, else those that fresh
+// puts into out and commits there.
+func settle(ctx context.Context, j *journal.Journal, call journal.Call, out []journal.Reward, groups [][]grpo.Rollout, fresh func() error) error {
+	known, err := j.Replay(ctx, call, out)
 	if err == nil && !known {
-		err = s.fresh(ctx, call, ts, in, out)
+		err = fresh()
 	}
 	if err != nil {
 		return err

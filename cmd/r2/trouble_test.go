@@ -170,8 +170,10 @@ func without(args []string, flag string) (out []string) {
 // The memory of a run is said before its first step, and refused when it is not there.
 func TestMemoryPlan(t *testing.T) {
 	data := writeRows(t, `{"prompt":"walk","completion":" I_WALK","answer":"I_WALK"}`)
-	for _, args := range [][]string{{"sft"}, {"grpo", "--task", "scan", "--prompts", "1", "--samples", "2", "--max-tokens", "4"}} {
-		args = append(args, "--model", shipped("mini"), "--data", data, "--steps", "1", "--out", filepath.Join(t.TempDir(), "run"))
+	for _, args := range [][]string{{"sft", "--model", shipped("mini"), "--data", data},
+		{"grpo", "--model", shipped("mini"), "--data", data, "--task", "scan", "--prompts", "1", "--samples", "2", "--max-tokens", "4"},
+		{"grpo", "--module", "allocator", "--config", shipped("r2.yaml"), "--task", "scan", "--prompts", "1", "--samples", "2"}} {
+		args = append(args, "--steps", "1", "--out", filepath.Join(t.TempDir(), "run"))
 		_, errs, code := r2(t, "", append(args, "--micro-tokens", "2000000000")...)
 		if code != 1 || !strings.Contains(errs, "training needs") || !strings.Contains(errs, "--micro-tokens") || strings.Count(errs, "\n") != 1 {
 			t.Errorf("exit %d: %s", code, errs)
