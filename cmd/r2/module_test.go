@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -100,5 +101,36 @@ func TestTasksFromTheirFiles(t *testing.T) {
 	_, errs, code := r2(t, "", append(args, "--out", filepath.Join(t.TempDir(), "x"))...)
 	if code != 2 || !strings.Contains(errs, "give its file with --data") {
 		t.Errorf("without its file: exit %d, %q", code, errs)
+	}
+}
+
+// Where programs of a model's cannot be kept off the network, a run says so, once; and only there.
+func TestP3WithANetwork(t *testing.T) {
+	if err := exec.Command("unshare", "-Urn", "true").Run(); err != nil {
+		t.Skipf("no user namespaces here: %v", err)
+	}
+	data := filepath.Join(t.TempDir(), "p3.json")
+	puzzle := `[{"name":"Three:0","sat":"def sat(x: int):\n    return x == 3","ans_type":"int","sol_header":"def sol():","sol_docstring":""}]`
+	if err := os.WriteFile(data, []byte(puzzle), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	run := func(name string, args ...string) string {
+		args = append(args, "grpo", "--model", shipped("maxi"), "--task", "p3", "--data", data, "--steps", "1", "--prompts", "1", "--samples", "2",
+			"--max-tokens", "4", "-q", "--out", filepath.Join(t.TempDir(), "run"))
+		var errs bytes.Buffer
+		cmd := exec.Command(name, args...)
+		cmd.Stderr = &errs
+		if err := cmd.Run(); err != nil {
+			t.Fatalf("%v: %s", err, &errs)
+		}
+		return errs.String()
+	}
+	if errs := run(binary); errs != "" {
+		t.Errorf("where they can be kept off: %s", errs)
+	}
+	// A namespace in which no other may be made.
+	errs := run("unshare", "-Ur", "sh", "-c", `echo 0 > /proc/sys/user/max_user_namespaces && exec "$0" "$@"`, binary)
+	if strings.Count(errs, "\n") != 1 || !strings.Contains(errs, "nothing keeps them off the network") {
+		t.Errorf("where they cannot: %q", errs)
 	}
 }

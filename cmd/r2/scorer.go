@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"os"
 	"slices"
 	"time"
 
@@ -78,7 +79,19 @@ func newScorer(h *host, c *grpoCmd) (*scorer, error) {
 	if err != nil {
 		return nil, usageError{err}
 	}
-	return &scorer{h: h, bench: &b}, nil
+	return &scorer{h: h, bench: &b}, warn(&b)
+}
+
+// warn says, however quiet a run is to be, that programs which a model wrote will run here with the network.
+func warn(b *tasks.Benchmark) error {
+	if b.Alone == nil {
+		return nil
+	}
+	alone, err := b.Alone(context.Background())
+	if err == nil && !alone {
+		fmt.Fprintf(os.Stderr, "warning: --task %s runs programs that the model writes, and here nothing keeps them off the network (no user namespaces); use a machine or container without one\n", b.Name)
+	}
+	return err
 }
 
 // tasks are the rows of --data, else the benchmark's training split.

@@ -58,8 +58,19 @@ var ErrNoJudge = errors.New("the answer could not be run")
 // RunP3 runs an answer, the source of a function sol, against the source of a predicate sat. It is
 // right when sat(sol()) is True within 5 s and 512 MiB: Python runs in a process of its own, in a
 // group of its own that is ended with it, in an empty folder, without the environment, and where the
-// system allows it (unshare) without a network. An error wraps ErrNoJudge.
+// system allows it ([AloneP3]) without a network. An error wraps ErrNoJudge.
 func RunP3(ctx context.Context, answer, sat string) (bool, error) {
+	return askP3(ctx, map[string]any{"answer": program(answer), "sat": sat, "seconds": p3Seconds, "bytes": p3Bytes}, "right", "wrong")
+}
+
+// AloneP3 reports whether answers have no network: whether a process here may make a user namespace of its own with
+// a network namespace in it. Containers and hardened systems often forbid that. An error wraps ErrNoJudge.
+func AloneP3(ctx context.Context) (bool, error) {
+	return askP3(ctx, map[string]any{"probe": true, "seconds": p3Seconds}, "alone", "not alone")
+}
+
+// askP3 reports which of two words the judge says about a task.
+func askP3(ctx context.Context, task map[string]any, yes, no string) (bool, error) {
 	python, err := exec.LookPath("python3")
 	if err != nil {
 		return false, fmt.Errorf("%w: there is no python3", ErrNoJudge)
@@ -69,7 +80,7 @@ func RunP3(ctx context.Context, answer, sat string) (bool, error) {
 		return false, fmt.Errorf("%w: %w", ErrNoJudge, err)
 	}
 	defer os.RemoveAll(dir)
-	in, err := json.Marshal(map[string]any{"answer": program(answer), "sat": sat, "seconds": p3Seconds, "bytes": p3Bytes})
+	in, err := json.Marshal(task)
 	if err != nil {
 		return false, fmt.Errorf("%w: %w", ErrNoJudge, err)
 	}
@@ -83,9 +94,9 @@ func RunP3(ctx context.Context, answer, sat string) (bool, error) {
 	cmd.Stdout = &out
 	err = cmd.Run()
 	switch verdict := out.String(); {
-	case verdict == "right\n":
+	case verdict == yes+"\n":
 		return true, nil
-	case verdict == "wrong\n":
+	case verdict == no+"\n":
 		return false, nil
 	case err == nil || ctx.Err() == context.Canceled:
 		return false, fmt.Errorf("%w: Python said %.80q", ErrNoJudge, verdict)

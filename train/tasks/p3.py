@@ -8,12 +8,16 @@ task = json.load(sys.stdin)
 end = time.monotonic() + task["seconds"]
 
 
-def bound():
-    libc = ctypes.CDLL(None, use_errno=True)
+def alone():
+    """Take the network away from this process; whether that worked."""
     try:
-        libc.unshare(0x10000000 | 0x40000000)  # CLONE_NEWUSER | CLONE_NEWNET
+        return ctypes.CDLL(None).unshare(0x10000000 | 0x40000000) == 0  # CLONE_NEWUSER | CLONE_NEWNET
     except AttributeError:
-        pass
+        return False
+
+
+def bound():
+    alone()
     for what, most in ((resource.RLIMIT_CPU, task["seconds"]), (resource.RLIMIT_AS, task["bytes"]),
                        (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, 16), (resource.RLIMIT_NPROC, 0)):
         resource.setrlimit(what, (most, most))
@@ -65,6 +69,9 @@ def check():
     return "yes" if space["sat"](ast.literal_eval(answer[:-1])) is True else "no"
 
 
+if task.get("probe"):
+    print("alone" if alone() else "not alone")
+    sys.exit()
 if hasattr(sys, "set_int_max_str_digits"):
     sys.set_int_max_str_digits(0)
 answer = apart(solve)

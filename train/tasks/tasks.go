@@ -30,6 +30,7 @@ type Benchmark struct {
 	Parse func(r io.Reader, name string) ([]Task, error)                // a file of the benchmark as it is published
 	Check Checker                                                       // nil where an answer has to be run
 	Run   func(ctx context.Context, answer, known string) (bool, error) // where Check is nil; an error is no verdict
+	Alone func(ctx context.Context) (bool, error)                       // beside Run: whether what is run has no network
 	Ask   string                                                        // what a question needs behind it for the answer to be found
 }
 
@@ -45,7 +46,7 @@ var benchmarks = map[string]Benchmark{
 		Ask: "\nPut the final answer in \\boxed{}."},
 	"csqa": {Name: "csqa", Load: elsewhere("csqa"), Parse: ParseCSQA, Check: CheckCSQA,
 		Ask: "\nAnswer with the letter of the right choice."},
-	"p3": {Name: "p3", Load: elsewhere("p3"), Parse: ParseP3, Run: RunP3,
+	"p3": {Name: "p3", Load: elsewhere("p3"), Parse: ParseP3, Run: RunP3, Alone: AloneP3,
 		Ask: "\nWrite the Python function sol so that sat(sol()) is True. Answer with its code alone."},
 }
 
