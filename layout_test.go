@@ -41,7 +41,7 @@ var may = map[string]string{
 	"engine":                         "engine/kvcache engine/sample model/batch",
 	"engine/grammar":                 "",
 	"engine/kvcache":                 "",
-	"engine/runner":                  "engine engine/sample kernels model model/batch",
+	"engine/runner":                  "engine engine/sample kernels model model/batch weights", // weights: adapters come while it runs
 	"engine/sample":                  "",
 	"train":                          "kernels model model/batch weights",
 	"train/grpo":                     "model/batch",

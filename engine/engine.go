@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,11 +20,13 @@ type Engine struct {
 	verify bool
 	wakeup chan struct{}
 
-	mu      sync.Mutex
-	arrived []*job
-	turns   []*turn // Exclusive calls that wait, the first first
-	state   state
-	stats   Stats
+	mu       sync.Mutex
+	arrived  []*job
+	turns    []*turn // Exclusive calls that wait, the first first
+	calls    []*turn // what is to be done between two steps
+	adapters inventory
+	state    state
+	stats    Stats
 }
 
 type state uint8
@@ -34,7 +37,7 @@ const (
 	dead
 )
 
-// A turn is one Exclusive call.
+// A turn is one call of a function on Run's goroutine.
 type turn struct {
 	f    func() error
 	done chan error
@@ -59,11 +62,12 @@ type Stats struct {
 // now on. With R2_VERIFY=1 in the environment the scheduler and the pool are checked after every step.
 func New(s Stepper, pages *kvcache.Pool, o Options) *Engine {
 	return &Engine{
-		step:   s,
-		sched:  &scheduler{Options: o.complete(), pages: pages},
-		verify: os.Getenv("R2_VERIFY") == "1",
-		wakeup: make(chan struct{}, 1),
-		stats:  Stats{Pages: pages.Pages(), Idle: pages.Idle()},
+		step:     s,
+		sched:    &scheduler{Options: o.complete(), pages: pages},
+		verify:   os.Getenv("R2_VERIFY") == "1",
+		wakeup:   make(chan struct{}, 1),
+		adapters: inventory{fixed: o.Adapters, last: o.Adapters},
+		stats:    Stats{Pages: pages.Pages(), Idle: pages.Idle()},
 	}
 }
 
@@ -81,7 +85,11 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, e.wake)()
 	var err error
 	for err == nil && ctx.Err() == nil {
-		turn := e.accept()
+		turn, calls, closing := e.accept()
+		for _, c := range calls {
+			c.done <- c.f()
+		}
+		e.retire(closing)
 		if p := e.sched.next(); p != nil {
 			err = e.run(p)
 			continue
@@ -122,8 +130,9 @@ func (e *Engine) run(p *plan) error {
 	return err
 }
 
-// accept hands the scheduler what has arrived, and returns the Exclusive call that waits first.
-func (e *Engine) accept() *turn {
+// accept hands the scheduler what has arrived, and returns the Exclusive call that waits first, the calls
+// to make now, and the adapters that were closing when no more than that had arrived.
+func (e *Engine) accept() (first *turn, calls []*turn, closing []installed) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, j := range e.arrived {
@@ -131,11 +140,12 @@ func (e *Engine) accept() *turn {
 	}
 	clear(e.arrived)
 	e.arrived = e.arrived[:0]
-	e.sched.hold = len(e.turns) > 0
-	if len(e.turns) == 0 {
-		return nil
+	calls, e.calls = e.calls, nil
+	closing = slices.Clone(e.adapters.closing)
+	if e.sched.hold = len(e.turns) > 0; e.sched.hold {
+		first = e.turns[0]
 	}
-	return e.turns[0]
+	return first, calls, closing
 }
 
 // serve runs an Exclusive call, unless its caller has left.
@@ -157,11 +167,10 @@ func (e *Engine) stop(err error) {
 	if err == nil {
 		err = fmt.Errorf("engine: %w", ErrStopped)
 	}
-	e.accept()
 	e.mu.Lock()
 	e.state = dead
-	jobs, turns := e.arrived, e.turns
-	e.arrived, e.turns = nil, nil
+	jobs, turns := e.arrived, append(e.turns, e.calls...)
+	e.arrived, e.turns, e.calls = nil, nil, nil
 	e.mu.Unlock()
 	for _, t := range turns {
 		t.done <- err
@@ -244,6 +253,9 @@ func (e *Engine) submit(r Request) (*job, error) {
 	if e.state == dead {
 		return nil, ErrStopped
 	}
+	if err := e.adapters.resolve(j); err != nil {
+		return nil, err
+	}
 	e.arrived = append(e.arrived, j)
 	e.wake()
 	return j, nil
@@ -253,20 +265,26 @@ func (e *Engine) submit(r Request) (*job, error) {
 // goroutine: the weights may be changed in it, since the cached prefixes are forgotten after it, whatever
 // it returns. If ctx ends before f begins, f is not called. f must not use the engine.
 func (e *Engine) Exclusive(ctx context.Context, f func() error) error {
+	return e.call(ctx, &e.turns, f)
+}
+
+// call puts f into a list of what Run is to call, and waits for it. If ctx ends before f begins, f is not
+// called.
+func (e *Engine) call(ctx context.Context, list *[]*turn, f func() error) error {
 	t := &turn{f: f, done: make(chan error, 1)}
 	e.mu.Lock()
 	if e.state == dead {
 		e.mu.Unlock()
 		return fmt.Errorf("engine: %w", ErrStopped)
 	}
-	e.turns = append(e.turns, t)
+	*list = append(*list, t)
 	e.mu.Unlock()
 	e.wake()
 	select {
 	case err := <-t.done:
 		return err
 	case <-ctx.Done():
-		if e.withdraw(t) {
+		if e.withdraw(list, t) {
 			return fmt.Errorf("engine: %w", context.Cause(ctx))
 		}
 		return <-t.done
@@ -274,17 +292,16 @@ func (e *Engine) Exclusive(ctx context.Context, f func() error) error {
 }
 
 // withdraw takes t back, unless it has begun.
-func (e *Engine) withdraw(t *turn) bool {
+func (e *Engine) withdraw(list *[]*turn, t *turn) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for i := range e.turns {
-		if e.turns[i] == t {
-			e.turns = append(e.turns[:i:i], e.turns[i+1:]...)
-			e.wake()
-			return true
-		}
+	i := slices.Index(*list, t)
+	if i < 0 {
+		return false
 	}
-	return false
+	*list = slices.Delete(*list, i, i+1)
+	e.wake()
+	return true
 }
 
 // Stats is a snapshot, taken after the last step.

@@ -72,7 +72,7 @@ func TestRefused(t *testing.T) {
 		{func(r *Request) { r.Prompt = []int32{0, testVocab} }, "prompt: token 1 has id 37, the vocabulary has 37"},
 		{func(r *Request) { r.Prompt = []int32{-1} }, "prompt: token 0 has id -1"},
 		{func(r *Request) { r.Stop = []int32{99} }, "stop: entry 0 has id 99"},
-		{func(r *Request) { r.Adapter = 3 }, "adapter 3: there are 0 (the base model) to 2"},
+		{func(r *Request) { r.Adapter = 3 }, "adapter 3: there is no such adapter"},
 		{func(r *Request) { r.Adapter = -1 }, "adapter -1"},
 		{func(r *Request) { r.Sampling.Temperature = -0.1 }, "temperature -0.1"},
 		{func(r *Request) { r.Sampling.Temperature = nan }, "temperature NaN"},

@@ -23,7 +23,7 @@ func mix(h, v uint64) uint64 {
 	return h ^ h>>29
 }
 
-func (w world) root(adapter int32) uint64 { return mix(mix(1, w.generation), uint64(adapter)) }
+func (w world) root(content uint64) uint64 { return mix(mix(1, w.generation), content) }
 
 // logits follow the prefix whose hash is chain.
 func (w world) logits(chain uint64) []float32 {
@@ -61,6 +61,9 @@ func (w world) sorted(chain uint64) []int32 {
 
 // rawTop is the head of them with their log-probabilities.
 func (w world) rawTop(chain uint64, k int) (top []sample.Scored) {
+	if k == 0 {
+		return nil
+	}
 	for _, id := range w.sorted(chain)[:k] {
 		top = append(top, sample.Scored{ID: id, LogProb: w.score(chain, id)})
 	}
@@ -72,14 +75,21 @@ func (w world) rank(chain uint64, id int32) int32 {
 }
 
 // alone is what a request must give: each sample's events, computed alone and in order.
-func (w world) alone(r Request) (out [][]Event) {
-	chain := w.root(int32(r.Adapter))
+func (w world) alone(r Request) (out [][]Event) { return w.aloneAs(r, uint64(r.Adapter)) }
+
+// aloneAs is what it must give under an adapter of a content.
+func (w world) aloneAs(r Request, content uint64) (out [][]Event) {
+	chain := w.root(content)
 	first := Event{Prompt: []float32{}, PromptRanks: []int32{}, PromptTop: [][]sample.Scored{}}
 	for i, id := range r.Prompt {
 		if i > 0 {
-			first.Prompt = append(first.Prompt, w.score(chain, id))
-			first.PromptRanks = append(first.PromptRanks, w.rank(chain, id))
-			first.PromptTop = append(first.PromptTop, w.rawTop(chain, r.PromptTop))
+			if r.PromptLogProbs {
+				first.Prompt = append(first.Prompt, w.score(chain, id))
+			}
+			if r.PromptRanks || r.PromptTop > 0 {
+				first.PromptRanks = append(first.PromptRanks, w.rank(chain, id))
+				first.PromptTop = append(first.PromptTop, w.rawTop(chain, r.PromptTop))
+			}
 		}
 		chain = mix(chain, uint64(id))
 	}
@@ -214,10 +224,23 @@ type fake struct {
 	tokens []Token
 	steps  int
 	onStep func(b *batch.Batch) error // may fail the step
+
+	contents map[int32]uint64 // of the slots; an adapter that was there from the start has its number
 }
 
 func newFake(o Options, pages, size int) *fake {
-	return &fake{world: world{vocab: o.Vocab}, Options: o.complete(), size: size, slots: make([]slot, pages*size)}
+	return &fake{world: world{vocab: o.Vocab}, Options: o.complete(), size: size, slots: make([]slot, pages*size), contents: map[int32]uint64{}}
+}
+
+// content is that of a slot, or a failure.
+func (f *fake) content(slot int32) (uint64, error) {
+	if c, ok := f.contents[slot]; ok {
+		return c, nil
+	}
+	if int(slot) > f.Adapters {
+		return 0, fmt.Errorf("there is no adapter in slot %d", slot)
+	}
+	return uint64(slot), nil
 }
 
 func (f *fake) Step(b *batch.Batch, draws []sample.Draw) ([]Token, error) {
@@ -231,10 +254,8 @@ func (f *fake) Step(b *batch.Batch, draws []sample.Draw) ([]Token, error) {
 		return nil, fmt.Errorf("%w: %w", err, ErrFatal)
 	}
 	chains := make([]uint64, len(b.Tokens))
-	for s := range b.Sequences() {
-		if err := f.write(b, s, chains); err != nil {
-			return nil, fmt.Errorf("sequence %d: %w: %w", s, err, ErrFatal)
-		}
+	if err := f.writeAll(b, chains); err != nil {
+		return nil, fmt.Errorf("%w: %w", err, ErrFatal)
 	}
 	for s := range b.Sequences() { // nobody may have written over what another needs
 		if _, err := f.read(b, s, b.Lengths[s]); err != nil {
@@ -268,6 +289,28 @@ func (f *fake) answer(b *batch.Batch, d sample.Draw, i int, chain uint64, mask [
 	return t
 }
 
+// writeAll stores the new tokens of all sequences, those last that read what others write.
+func (f *fake) writeAll(b *batch.Batch, chains []uint64) error {
+	todo := make([]int, b.Sequences())
+	for s := range todo {
+		todo[s] = s
+	}
+	for len(todo) > 0 {
+		var later []int
+		var why error
+		for _, s := range todo {
+			if err := f.write(b, s, chains); err != nil {
+				later, why = append(later, s), fmt.Errorf("sequence %d: %w", s, err)
+			}
+		}
+		if len(later) == len(todo) {
+			return why
+		}
+		todo = later
+	}
+	return nil
+}
+
 // write stores sequence s's new tokens.
 func (f *fake) write(b *batch.Batch, s int, chains []uint64) error {
 	first := b.Starts[s]
@@ -285,7 +328,11 @@ func (f *fake) write(b *batch.Batch, s int, chains []uint64) error {
 
 // read walks the first n positions of sequence s through its pages.
 func (f *fake) read(b *batch.Batch, s int, n int32) (chain uint64, err error) {
-	chain = f.root(b.Adapters[s])
+	content, err := f.content(b.Adapters[s])
+	if err != nil {
+		return 0, err
+	}
+	chain = f.root(content)
 	for at := range n {
 		row := b.Pages[s][int(at)/f.size]*int32(f.size) + at%int32(f.size)
 		have := f.slots[row]

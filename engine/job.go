@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -14,6 +13,7 @@ import (
 type job struct {
 	Request
 	rules     rules
+	slot      int       // of its adapter in batches
 	space     string    // of the prefix cache: what must be equal besides tokens
 	order     uint64    // of arrival
 	submitted time.Time // zero where nobody asks for times
@@ -37,7 +37,6 @@ type job struct {
 
 func newJob(r Request, u rules) *job {
 	j := &job{Request: r, rules: u, notify: make(chan struct{}, 1)}
-	j.space = fmt.Sprintf("%d/%s", r.Adapter, r.Salt)
 	if n := len(r.Prompt) - 1; r.PromptLogProbs {
 		j.scores = make([]float32, 0, n)
 		if r.PromptRanks || r.PromptTop > 0 {

@@ -40,7 +40,7 @@ func (p *plan) begin() {
 
 // fill writes the parts into the batch, those of one adapter together.
 func (p *plan) fill(size, vocab int) {
-	slices.SortStableFunc(p.parts, func(a, b part) int { return cmp.Compare(a.seq.job.Adapter, b.seq.job.Adapter) })
+	slices.SortStableFunc(p.parts, func(a, b part) int { return cmp.Compare(a.seq.job.slot, b.seq.job.slot) })
 	scores, masks := false, false
 	for i := range p.parts {
 		t := &p.parts[i]
@@ -81,7 +81,7 @@ func (p *plan) tokens(t *part, size int) {
 	b.Starts = append(b.Starts, int32(len(b.Tokens)))
 	b.Lengths = append(b.Lengths, int32(end))
 	b.Pages = append(b.Pages, q.pages[:(end+size-1)/size])
-	b.Adapters = append(b.Adapters, int32(q.job.Adapter))
+	b.Adapters = append(b.Adapters, int32(q.job.slot))
 }
 
 // wanted appends t's wanted rows and their draws.

@@ -221,6 +221,9 @@ func (p *player) submit(t *rapid.T) {
 	}
 	j := newJob(r, c)
 	p.live = append(p.live, &played{job: j, got: make([][]Event, r.Samples), want: p.fake.alone(r)})
+	if err := (&inventory{fixed: p.sched.Adapters}).resolve(j); err != nil {
+		t.Fatal(err)
+	}
 	p.sched.enqueue(j)
 	p.count++
 }

@@ -24,8 +24,8 @@ func (r *Request) check(o *Options, pages *kvcache.Pool) error {
 		return fmt.Errorf("limit 0 with %d samples: a prompt is scored once; want 1 sample", r.Samples)
 	case r.Limit > o.Context || len(r.Prompt) > o.Context-r.Limit:
 		return fmt.Errorf("prompt of %d tokens and limit of %d exceed the context of %d", len(r.Prompt), r.Limit, o.Context)
-	case r.Adapter < 0 || r.Adapter > o.Adapters:
-		return fmt.Errorf("adapter %d: there are 0 (the base model) to %d", r.Adapter, o.Adapters)
+	case r.Adapter < 0:
+		return fmt.Errorf("adapter %d: want 0 (the base model) or the number of one", r.Adapter)
 	}
 	if err := r.checkIDs(o.Vocab); err != nil {
 		return err

@@ -17,8 +17,8 @@ import (
 // log-probability of that. Both slices and what they hold are the engine's again when Step returns,
 // and the tokens are the Stepper's again at the next Step.
 //
-// Within a batch a sequence may read pages that a sequence before it fills, so each layer must store
-// the keys and values of the whole batch before it attends. Targets is nil when no row scores, else -1 where
+// Within a batch a sequence may read pages that another one fills, so each layer must store the keys and
+// values of the whole batch before it attends. Targets is nil when no row scores, else -1 where
 // there is nothing to score.
 //
 // An error fails the requests that are running, and the engine goes on with the others, unless
@@ -54,7 +54,7 @@ type Request struct {
 	Stop      []int32
 	MinTokens int // no stop id can be drawn for so many tokens
 	Sampling  sample.Params
-	Adapter   int // 0 is the base model
+	Adapter   int // 0 is the base model; the others are those the engine was made with, and what Load gives
 	// Choices are token sequences of which each completion must be one. Only the ids that keep a
 	// choice possible can be drawn. A completion ends with its choice; where a longer choice goes
 	// on, a stop id ends it.
@@ -118,7 +118,7 @@ func (r Reason) String() string { return [...]string{"", "stop", "length"}[r] }
 type Options struct {
 	Vocab         int // ids are below it
 	Context       int // most tokens of a prompt and its completion
-	Adapters      int // largest adapter number there can be
+	Adapters      int // how many of the Stepper's own there are, numbered from 1; Load brings in others
 	TokensPerStep int // most tokens, so rows too, in a batch; default 512, or MaxSequences where that is more
 	MaxSequences  int // most completions under way at once; default 64. Where a batch has no row for each, the first come first
 	Chunk         int // most prompt tokens of one sequence in a batch; default all that fit

@@ -21,6 +21,7 @@ type Runner struct {
 	pass     *model.Pass
 	cache    *model.Cache
 	adapters []*model.Adapter
+	rank     int // the largest there is room for
 
 	ids, lp, lse, uniform kernels.Tensor
 	raw                   []byte
@@ -40,7 +41,7 @@ func New(dec *model.Decoder, size model.Size, pages int) (*Runner, error) {
 	}
 	defer be.Detach()
 	r := &Runner{
-		dec: dec, pass: dec.NewPass(size), cache: dec.NewCache(pages, size.PageSize), adapters: make([]*model.Adapter, 1),
+		dec: dec, pass: dec.NewPass(size), cache: dec.NewCache(pages, size.PageSize), adapters: make([]*model.Adapter, 1), rank: size.Rank,
 		ids: be.New(kernels.I32, size.Wanted, 1), lp: be.New(kernels.F32, size.Wanted, 1),
 		lse: be.New(kernels.F32, size.Wanted, 1), uniform: be.New(kernels.F32, size.Wanted, 1),
 		raw: make([]byte, 4*max(size.Wanted, dec.Config.Vocab)), logits: make([]float32, dec.Config.Vocab),

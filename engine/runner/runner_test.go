@@ -2,6 +2,7 @@ package runner_test
 
 import (
 	"context"
+	"maps"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -55,20 +56,27 @@ func TestStepAllocatesNothing(t *testing.T) {
 	}
 }
 
-// adapter is one of random pairs on all projections.
-func adapter(t *testing.T, d *model.Decoder, rank int, seed uint64) *model.Adapter {
+// hostAdapter is one of random pairs on all projections.
+func hostAdapter(t *testing.T, c weights.Config, rank int, seed uint64) *weights.Adapter {
 	t.Helper()
-	a, err := model.RandomAdapter(d.Config, weights.AdapterConfig{R: rank, Alpha: 8, Targets: weights.Targets{Names: model.Modules()}}, seed)
+	a, err := model.RandomAdapter(c, weights.AdapterConfig{R: rank, Alpha: 8, Targets: weights.Targets{Names: model.Modules()}}, seed)
 	if err != nil {
 		t.Fatal(err)
 	}
 	rng := rand.New(rand.NewPCG(seed, 7))
-	for _, p := range a.Pairs {
+	for _, module := range slices.Sorted(maps.Keys(a.Pairs)) {
+		p := a.Pairs[module]
 		for i := range p.B {
 			p.B[i] = float32(rng.NormFloat64()) / 8
 		}
 	}
-	ad, err := d.LoadAdapter(a)
+	return a
+}
+
+// adapter takes one to the device.
+func adapter(t *testing.T, d *model.Decoder, rank int, seed uint64) *model.Adapter {
+	t.Helper()
+	ad, err := d.LoadAdapter(hostAdapter(t, d.Config, rank, seed))
 	if err != nil {
 		t.Fatal(err)
 	}
