@@ -158,6 +158,11 @@ type Graph interface {
 	Free()
 }
 
+// A BothReader can Read two tensors, one after the other into dst, for the price of one.
+type BothReader interface {
+	ReadBoth(dst []byte, a, b Tensor) error
+}
+
 // Gemm says how MatMul multiplies: op(a) is a or, with TransA, aᵀ. Each element is one sum over the
 // common length in ascending order. Without Accumulate it starts from 0, is multiplied by Alpha, and
 // Bias, one row, is added. With Accumulate it starts from what c holds; Alpha must be 1 and Bias zero.

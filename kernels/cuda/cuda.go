@@ -37,8 +37,7 @@ type Device struct {
 
 	fault   uint64 // the address of the fault word
 	scratch memory
-	staging []byte // pinned; Sync's word first
-	staged  int    // bytes of it that are under way
+	post    post
 
 	mostShared int  // bytes of shared memory that a block can have
 	pieces     int  // bf16 numbers an activation is split into
@@ -49,14 +48,9 @@ type Device struct {
 }
 
 var (
-	_ k.Backend  = (*Device)(nil)
-	_ k.Capturer = (*Device)(nil)
-)
-
-const (
-	noFault      = 1<<64 - 1
-	faultBytes   = 8
-	stagingBytes = 8 << 20
+	_ k.Backend    = (*Device)(nil)
+	_ k.Capturer   = (*Device)(nil)
+	_ k.BothReader = (*Device)(nil)
 )
 
 // A kernel is a loaded one.
@@ -107,8 +101,8 @@ func On(gpu driver.Device, o Options) (*Device, error) {
 	if d.fault, err = gpu.Alloc(faultBytes); err != nil {
 		return nil, fmt.Errorf("no memory at all%s: %w", d.room(), err)
 	}
-	if d.staging, err = gpu.Pin(stagingBytes); err != nil {
-		return nil, fmt.Errorf("no pinned memory: %w", err)
+	if err := d.openPost(); err != nil {
+		return nil, err
 	}
 	d.clearFault()
 	return d, d.Sync()
@@ -163,6 +157,9 @@ func (d *Device) Close() error { return d.gpu.Close() }
 
 // fail keeps err unless there is one already: the operations after it do nothing.
 func (d *Device) fail(err error) {
+	if d.err == nil {
+		d.send() // what was written before it counts
+	}
 	if d.err == nil {
 		d.err = err
 	}

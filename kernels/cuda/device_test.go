@@ -14,6 +14,7 @@ import (
 type empty struct {
 	driver.Device
 	room, next uint64
+	names      []string // of its functions
 	memory     map[uint64][]byte
 	launches   int
 	broken     error
@@ -23,12 +24,15 @@ func newEmpty(room uint64) *empty {
 	return &empty{room: room, next: 1 << 20, memory: map[uint64][]byte{}}
 }
 
-func (m *empty) Name() string                                            { return "empty" }
-func (m *empty) Bind() error                                             { return nil }
-func (m *empty) Close() error                                            { return nil }
-func (m *empty) Attribute(driver.Attribute) (int, error)                 { return 99 << 10, nil }
-func (m *empty) Load([]byte) (driver.Module, error)                      { return 1, nil }
-func (m *empty) Function(driver.Module, string) (driver.Function, error) { return 1, nil }
+func (m *empty) Name() string                            { return "empty" }
+func (m *empty) Bind() error                             { return nil }
+func (m *empty) Close() error                            { return nil }
+func (m *empty) Attribute(driver.Attribute) (int, error) { return 99 << 10, nil }
+func (m *empty) Load([]byte) (driver.Module, error)      { return 1, nil }
+func (m *empty) Function(_ driver.Module, name string) (driver.Function, error) {
+	m.names = append(m.names, name)
+	return driver.Function(len(m.names)), nil
+}
 func (m *empty) Alloc(n int) (uint64, error) {
 	if uint64(n) > m.room {
 		return 0, errors.New("out of memory")
@@ -52,8 +56,14 @@ func (m *empty) Sync() error                           { return m.broken }
 func (m *empty) SetFunctionAttribute(driver.Function, driver.FunctionAttribute, int) error {
 	return nil
 }
-func (m *empty) Launch(driver.Function, driver.Launch, *driver.Args) error {
-	m.launches++
+func (m *empty) Launch(f driver.Function, _ driver.Launch, args *driver.Args) error {
+	switch m.names[f-1] {
+	case "collect": // the fault word alone
+		copy(m.memory[args.Words[0]], m.memory[args.Words[5]])
+	case "distribute":
+	default:
+		m.launches++
+	}
 	return nil
 }
 func (m *empty) Begin() error                                  { return nil }
@@ -65,7 +75,7 @@ func (m *empty) FreeExec(driver.Exec) error                    { return nil }
 
 // A device that failed says what it was doing.
 func TestSuspects(t *testing.T) {
-	d, m := openEmpty(t, 1<<20)
+	d, m := openEmpty(t, 3<<20)
 	x := d.New(k.F32, 3, 4)
 	d.Fill(x, 1)
 	d.Add(x, x, x)
@@ -79,7 +89,7 @@ func TestSuspects(t *testing.T) {
 
 // After a fault nothing runs, and the failure stays.
 func TestLost(t *testing.T) {
-	d, m := openEmpty(t, 1<<20)
+	d, m := openEmpty(t, 3<<20)
 	x := d.New(k.F32, 3, 4)
 	d.Add(x, x, x)
 	m.broken = &driver.Error{Call: "cuStreamSynchronize", Code: 700, Name: "CUDA_ERROR_ILLEGAL_ADDRESS", Text: "an illegal access"}
@@ -137,7 +147,7 @@ func openEmpty(t *testing.T, room uint64) (*Device, *empty) {
 
 // What does not fit is a failure with the numbers; the operations after it do nothing, and it is told once.
 func TestOutOfMemory(t *testing.T) {
-	d, m := openEmpty(t, 1<<20)
+	d, m := openEmpty(t, 3<<20)
 	x := d.New(k.F32, 1000, 1000)
 	before := m.launches
 	d.Fill(x, 1)
@@ -157,7 +167,7 @@ func TestOutOfMemory(t *testing.T) {
 
 // The word that kernels leave is told with the operation and the row, and cleared.
 func TestFaultWord(t *testing.T) {
-	d, m := openEmpty(t, 1<<20)
+	d, m := openEmpty(t, 3<<20)
 	binary.LittleEndian.PutUint64(m.memory[d.fault], uint64(7<<8|int(opEmbed))<<40|5<<8|1)
 	if err := d.Sync(); err == nil || err.Error() != "cuda: Embed: row 5: an index is outside its table" {
 		t.Errorf("the failure reads %v", err)
@@ -173,7 +183,7 @@ func TestFaultWord(t *testing.T) {
 
 // A recording holds launches alone, and keeps the scratch memory it was made with.
 func TestCapture(t *testing.T) {
-	d, m := openEmpty(t, 64<<20)
+	d, m := openEmpty(t, 66<<20)
 	x, g := d.New(k.F32, 4, 64), d.New(k.F32, 1, 1)
 	for name, bad := range map[string]func(){
 		"Write": func() { d.Write(x, make([]byte, 4*256)) },

@@ -25,6 +25,7 @@ func (d *Device) Capture(f func()) (k.Graph, error) {
 	if d.err != nil {
 		return nil, d.Sync()
 	}
+	d.send()
 	if err := d.gpu.Sync(); err != nil {
 		return nil, fmt.Errorf("cuda: capture: %w", err)
 	}
@@ -55,7 +56,7 @@ func (d *Device) queue(f func(), dry bool) {
 
 // Launch queues all of the recording.
 func (g *Graph) Launch() {
-	if g.d.err == nil {
+	if g.d.send(); g.d.err == nil {
 		g.d.check("launch a graph", g.d.gpu.Replay(g.at))
 	}
 }

@@ -36,11 +36,13 @@ const (
 	opSumSquares
 	opAdamW
 	opLoad
+	opWrite
+	opRead
 )
 
 var opNames = [...]string{"Fill", "Copy", "Embed", "Gather", "Scatter", "RMSNorm", "RoPE", "Linear", "MatMul", "Attention", "SwiGLU",
 	"Add", "LogProb", "Sample", "RMSNormGrad", "LinearGrad", "AttentionGrad", "SwiGLUGrad", "LogProbGrad", "SumRows",
-	"ScatterAdd", "SumSquares", "AdamW", "Load"}
+	"ScatterAdd", "SumSquares", "AdamW", "Load", "Write", "Read"}
 
 func (o opcode) String() string { return opNames[o] }
 
@@ -160,9 +162,9 @@ func (c *call) run(g grid, threads int) {
 	if c.skip || c.d.dry || g.X == 0 || g.Y == 0 || g.Z == 0 {
 		return
 	}
+	c.d.send()
 	now := launched{c.op, c.kernel.name, c.shapes, g, threads}
-	c.d.recent[c.d.launches%len(c.d.recent)] = now
-	c.d.launches++
+	c.d.remember(now)
 	err := c.d.launch(c.kernel, g, threads, c.bytes, &c.args)
 	if err == nil && c.d.careful && !c.d.recording {
 		err = c.d.gpu.Sync()
@@ -200,6 +202,11 @@ func (l launched) String() string {
 		s += fmt.Sprintf("%s%d x %d", map[bool]string{true: " of ", false: ", "}[i == 0], x[0], x[1])
 	}
 	return fmt.Sprintf("%s (%s, %d × %d × %d blocks of %d)", s, l.kernel, l.grid.X, l.grid.Y, l.grid.Z, l.threads)
+}
+
+func (d *Device) remember(l launched) {
+	d.recent[d.launches%len(d.recent)] = l
+	d.launches++
 }
 
 // suspects are the last launches since the device was last known to be well, latest first.

@@ -69,6 +69,7 @@ func (d *Device) room() string {
 
 func (d *Device) release(m *memory) {
 	if m.at != 0 {
+		d.send()
 		d.wait()
 		d.check("free memory", d.gpu.Free(m.at))
 		m.at = 0
@@ -180,81 +181,6 @@ func (d *Device) space(bytes int) uint64 {
 	}
 	d.scratch = *d.allocate("scratch", max(2*bytes, 1<<16))
 	return d.scratch.at
-}
-
-// upload takes src to the device through pinned memory, a piece at a time.
-func (d *Device) upload(what string, to uint64, src []byte) {
-	if d.recording && len(src) > 0 {
-		d.fail(fmt.Errorf("cuda: %s: bytes from the host cannot be recorded in a graph", what))
-	}
-	for len(src) > 0 && d.err == nil {
-		if d.staged == len(d.staging) { // all of it is under way
-			d.wait()
-			d.staged = 0
-		}
-		n := copy(d.staging[d.staged:], src)
-		d.check(what, d.gpu.Upload(to, d.staging[d.staged:d.staged+n]))
-		d.staged, to, src = d.staged+n, to+uint64(n), src[n:]
-	}
-}
-
-func (d *Device) Write(dst k.Tensor, src []byte) {
-	need(len(src) == 4*dst.Rows*dst.Cols, "Write", dst)
-	switch {
-	case d.err != nil || len(src) == 0:
-	case dst.Stride == dst.Cols || dst.Rows == 1:
-		d.upload("Write", d.at("Write", dst), src)
-	default:
-		raw := d.space(len(src))
-		d.upload("Write", raw, src)
-		d.op(opCopy, "copy").out(dst).address(raw).ints(dst.Cols, dst.Rows, dst.Cols).run(rowsAndColumns(dst.Rows, dst.Cols), 256)
-	}
-}
-
-func (d *Device) Read(dst []byte, src k.Tensor) error {
-	need(len(dst) == 4*src.Rows*src.Cols, "Read", src)
-	if d.err != nil || len(dst) == 0 {
-		return d.Sync()
-	}
-	from := d.at("Read", src)
-	if src.Stride != src.Cols && src.Rows > 1 {
-		from = d.space(len(dst))
-		d.op(opCopy, "copy").address(from).ints(src.Cols).in(src).ints(src.Rows, src.Cols).run(rowsAndColumns(src.Rows, src.Cols), 256)
-	}
-	d.staged = 0
-	for d.err == nil {
-		n := min(len(dst), len(d.staging)-faultBytes)
-		d.check("Read", d.gpu.Download(d.staging[faultBytes:][:n], from))
-		if err := d.Sync(); err != nil {
-			return err
-		}
-		copy(dst, d.staging[faultBytes:][:n])
-		if dst, from = dst[n:], from+uint64(n); len(dst) == 0 {
-			return nil
-		}
-	}
-	return d.Sync()
-}
-
-// Sync waits, and reports and clears the first failure since the last Read or Sync.
-func (d *Device) Sync() error {
-	d.staged = 0
-	if d.err == nil {
-		d.check("Sync", d.gpu.Download(d.staging[:faultBytes], d.fault))
-	}
-	d.wait()
-	err := d.err
-	if d.err = d.lost; d.lost != nil {
-		return d.lost
-	}
-	word := binary.LittleEndian.Uint64(d.staging)
-	if err == nil && word != noFault {
-		err = explain(word)
-	}
-	if err != nil {
-		d.clearFault()
-	}
-	return err
 }
 
 func (d *Device) Copy(dst, src k.Tensor) {

@@ -24,10 +24,12 @@ type simulator struct {
 	edit      func(text string) string // of each module before it is loaded; nil: none
 }
 
+func newSimulator() driver.Device { return &simulator{gpu: &interpreter.Device{Race: true}} }
+
 // simulated opens a device on a simulator of its own.
 func simulated(t *testing.T) *Device {
 	t.Helper()
-	d, err := On(&simulator{gpu: &interpreter.Device{Race: true}}, Options{})
+	d, err := On(newSimulator(), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -125,6 +125,20 @@ static R run(struct work *w) {
     memcpy((char *)a[0] + 128, how, 16);
     return 0;
   }
+  if (!strcmp(w->f->name, "collect")) {  // the backend's: to, from, words, from, words, the fault word
+    memcpy((void *)a[0], (void *)a[5], 8);
+    memcpy((char *)a[0] + 8, (void *)a[1], 4 * (int)a[2]);
+    if ((int)a[4]) memcpy((char *)a[0] + 8 + 4 * (int)a[2], (void *)a[3], 4 * (int)a[4]);
+    return 0;
+  }
+  if (!strcmp(w->f->name, "distribute")) {  // the backend's: what was sent, its table
+    struct piece {
+      P to;
+      uint32_t from, words;
+    } *t = (void *)a[1];
+    for (unsigned i = 0; i < w->grid[0]; i++) memcpy((void *)t[i].to, (uint32_t *)a[0] + t[i].from, 4 * t[i].words);
+    return 0;
+  }
   return lost = strcmp(w->f->name, "wild") ? 719 : 700;
 }
 
@@ -144,7 +158,13 @@ static void arguments(struct work *w, void **p) { // all are of eight bytes here
     w->args[0] = *(uint64_t *)p[0], memcpy(&w->args[1], p[1], 128);
     return;
   }
-  int n = !strcmp(w->f->name, "fill") ? 7 : !strcmp(w->f->name, "count_up") ? 3 : 1;
+  static const struct {
+    const char *name;
+    int n;
+  } known[] = {{"fill", 7}, {"collect", 7}, {"distribute", 4}, {"count_up", 3}, {"", 1}};
+  int n = 0;
+  while (*known[n].name && strcmp(w->f->name, known[n].name)) n++;
+  n = known[n].n;
   for (int i = 0; i < n; i++) w->args[i] = *(uint64_t *)p[i];
 }
 R cuLaunchKernel(struct kernel *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
