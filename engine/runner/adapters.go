@@ -26,8 +26,8 @@ func (r *Runner) Adapter(a *weights.Adapter) engine.Adapter {
 
 func (r *Runner) install(slot int, a *weights.Adapter) error {
 	for _, module := range slices.Sorted(maps.Keys(a.Pairs)) {
-		if n := a.Pairs[module].Rank; n > r.rank {
-			return fmt.Errorf("runner: the adapter has rank %d on %s, there is room for ranks up to %d: start with more", n, module, r.rank)
+		if n := a.Pairs[module].Rank; n > r.size.Rank {
+			return fmt.Errorf("runner: the adapter has rank %d on %s, there is room for ranks up to %d: start with more", n, module, r.size.Rank)
 		}
 	}
 	be := r.dec.Backend()
@@ -49,6 +49,7 @@ func (r *Runner) remove(slot int) {
 		return // then the device has gone, and its memory with it
 	}
 	defer be.Detach()
+	r.graphs.drop(r.adapters[slot])
 	r.dec.FreeAdapter(r.adapters[slot])
 	r.adapters[slot] = nil
 }

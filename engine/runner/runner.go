@@ -21,7 +21,8 @@ type Runner struct {
 	pass     *model.Pass
 	cache    *model.Cache
 	adapters []*model.Adapter
-	rank     int // the largest there is room for
+	size     model.Size
+	graphs   graphs
 
 	ids, lp, lse, uniform kernels.Tensor
 	raw                   []byte
@@ -41,12 +42,14 @@ func New(dec *model.Decoder, size model.Size, pages int) (*Runner, error) {
 	}
 	defer be.Detach()
 	r := &Runner{
-		dec: dec, pass: dec.NewPass(size), cache: dec.NewCache(pages, size.PageSize), adapters: make([]*model.Adapter, 1), rank: size.Rank,
+		dec: dec, pass: dec.NewPass(size), cache: dec.NewCache(pages, size.PageSize), adapters: make([]*model.Adapter, 1), size: size,
 		ids: be.New(kernels.I32, size.Wanted, 1), lp: be.New(kernels.F32, size.Wanted, 1),
 		lse: be.New(kernels.F32, size.Wanted, 1), uniform: be.New(kernels.F32, size.Wanted, 1),
-		raw: make([]byte, 4*max(size.Wanted, dec.Config.Vocab)), logits: make([]float32, dec.Config.Vocab),
+		raw: make([]byte, 4*max(2*size.Wanted, dec.Config.Vocab)), logits: make([]float32, dec.Config.Vocab),
 		tokens: make([]engine.Token, 0, size.Wanted), beside: newBeside(be, size.Wanted),
 	}
+	r.graphs.on, _ = be.(kernels.Capturer)
+	r.graphs.of = map[shape]kernels.Graph{}
 	return r, be.Sync()
 }
 
@@ -54,6 +57,9 @@ func New(dec *model.Decoder, size model.Size, pages int) (*Runner, error) {
 func (r *Runner) SetAdapter(i int, ad *model.Adapter) {
 	for len(r.adapters) <= i {
 		r.adapters = append(r.adapters, nil)
+	}
+	if old := r.adapters[i]; old != nil {
+		r.graphs.drop(old)
 	}
 	r.adapters[i] = ad
 }
@@ -70,9 +76,14 @@ func (r *Runner) Step(b *batch.Batch, draws []sample.Draw) ([]engine.Token, erro
 			return nil, fmt.Errorf("runner: there is no adapter %d", a)
 		}
 	}
+	r.graphs.sweep()
+	if s, ok := r.shape(b, draws); ok {
+		return r.replay(s, b, draws)
+	}
 	if err := r.pass.Load(b, r.adapters, r.cache); err != nil {
 		return nil, err
 	}
+	r.writeUniforms(draws)
 	r.pass.Forward()
 	n := len(b.Want)
 	r.tokens = r.tokens[:n]
@@ -81,7 +92,6 @@ func (r *Runner) Step(b *batch.Batch, draws []sample.Draw) ([]engine.Token, erro
 	if n == 0 {
 		return r.tokens, r.dec.Backend().Sync()
 	}
-	r.writeUniforms(draws)
 	var err error
 	r.pass.Slices(func(i, n int, logits kernels.Tensor, dist kernels.Dist) {
 		for j := 0; j < n && err == nil; {
@@ -203,27 +213,36 @@ func (r *Runner) writeUniforms(draws []sample.Draw) {
 
 // read brings back what the device drew or scored.
 func (r *Runner) read(b *batch.Batch, draws []sample.Draw) error {
-	be, raw := r.dec.Backend(), r.raw[:4*len(draws)]
-	if err := be.Read(raw, r.lp.Slice(0, len(draws))); err != nil {
+	n := len(draws)
+	raw := r.raw[:8*n]
+	if err := readBoth(r.dec.Backend(), raw, r.lp.Slice(0, n), r.ids.Slice(0, n)); err != nil {
 		return err
 	}
 	for i := range draws {
-		if kindOf(&draws[i]) != onHost {
-			r.tokens[i].LogProb = float32At(raw, i)
+		t, kind := &r.tokens[i], kindOf(&draws[i])
+		if kind != onHost {
+			t.LogProb = float32At(raw, i)
 		}
-	}
-	if err := be.Read(raw, r.ids.Slice(0, len(draws))); err != nil {
-		return err
-	}
-	for i := range draws {
-		switch kindOf(&draws[i]) {
+		switch kind {
 		case onDevice:
-			r.tokens[i].ID = int32(binary.LittleEndian.Uint32(raw[4*i:]))
+			t.ID = int32(binary.LittleEndian.Uint32(raw[4*(n+i):]))
 		case scored:
-			r.tokens[i].ID = b.Targets[i]
+			t.ID = b.Targets[i]
 		}
 	}
 	return nil
+}
+
+// readBoth reads two tensors, at once where the device can.
+func readBoth(be kernels.Backend, dst []byte, a, b kernels.Tensor) error {
+	if both, ok := be.(kernels.BothReader); ok {
+		return both.ReadBoth(dst, a, b)
+	}
+	n := 4 * a.Rows * a.Cols
+	if err := be.Read(dst[:n], a); err != nil {
+		return err
+	}
+	return be.Read(dst[n:], b)
 }
 
 func float32At(b []byte, i int) float32 {
