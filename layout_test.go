@@ -41,7 +41,8 @@ var may = map[string]string{
 	"engine":                         "engine/kvcache engine/sample model/batch",
 	"engine/grammar":                 "",
 	"engine/kvcache":                 "",
-	"engine/runner":                  "engine engine/sample kernels model model/batch weights", // weights: adapters come while it runs
+	"engine/runner":                  "engine engine/sample kernels model model/batch weights",           // weights: adapters come while it runs
+	"engine/serve":                   "engine engine/sample router router/local router/openai tokenizer", // calls of HTTP on an engine
 	"engine/sample":                  "",
 	"train":                          "kernels model model/batch weights",
 	"train/grpo":                     "model/batch",

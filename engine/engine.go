@@ -236,11 +236,11 @@ func (e *Engine) Generate(ctx context.Context, r Request) iter.Seq2[Event, error
 // submit checks r and queues it.
 func (e *Engine) submit(r Request) (*job, error) {
 	if err := r.check(&e.sched.Options, e.sched.pages); err != nil {
-		return nil, err
+		return nil, &RequestError{err}
 	}
 	rules, err := r.rules(e.sched.Vocab)
 	if err != nil {
-		return nil, err
+		return nil, &RequestError{err}
 	}
 	j := newJob(r.clone(), rules)
 	j.submitted = time.Now()

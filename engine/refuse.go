@@ -9,6 +9,13 @@ import (
 	"github.com/r2-reasoner/r2/engine/sample"
 )
 
+// A RequestError refuses a request: the same one would be refused again. Every other error says what
+// happened to one that was taken.
+type RequestError struct{ Err error }
+
+func (e *RequestError) Error() string { return e.Err.Error() }
+func (e *RequestError) Unwrap() error { return e.Err }
+
 // check reports the first thing in r that has no meaning or can never be served.
 func (r *Request) check(o *Options, pages *kvcache.Pool) error {
 	switch {

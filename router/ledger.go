@@ -38,9 +38,24 @@ type Call struct {
 
 // Limits bound what one question may use. 0 (nil for Cost) means no limit.
 type Limits struct {
-	Subtasks int    // of a plan
-	Calls    int    // of all models, the router's own included
-	Cost     *Money // a call whose first attempt could pass it is not made
+	Subtasks int    `json:"subtasks,omitempty"` // of a plan
+	Calls    int    `json:"calls,omitempty"`    // of all models, the router's own included
+	Cost     *Money `json:"usd,omitempty"`      // a call whose first attempt could pass it is not made
+}
+
+// and is the lower of each limit.
+func (l Limits) and(o Limits) Limits {
+	lower := func(a, b int) int {
+		if a == 0 || b == 0 {
+			return max(a, b)
+		}
+		return min(a, b)
+	}
+	l.Subtasks, l.Calls = lower(l.Subtasks, o.Subtasks), lower(l.Calls, o.Calls)
+	if l.Cost == nil || o.Cost != nil && *o.Cost < *l.Cost {
+		l.Cost = o.Cost
+	}
+	return l
 }
 
 // DefaultLimits are those of the method: a longer chain is over-fragmented.

@@ -40,6 +40,8 @@ type Request struct {
 
 	LogProbs  bool `json:"logprobs,omitempty"`   // the answer carries the log-probability of each token
 	IgnoreEOS bool `json:"ignore_eos,omitempty"` // end-of-text tokens do not end the answer
+
+	Limits Limits `json:"limits,omitzero"` // of the router's answer to it, where they are below its own
 }
 
 // A Finish says why an answer ended.

@@ -9,7 +9,7 @@ import (
 
 // A Service is a Router as a Completer: the conversation is the question, the answer is the final answer, and the
 // Completion carries the trace, beside an error too. Of a Request's fields it honours Limit, Temperature and Seed,
-// for the calls that solve and integrate, and refuses the others.
+// for the calls that solve and integrate, and Limits, and refuses the others.
 type Service struct{ *Router }
 
 // Complete answers.
@@ -54,6 +54,7 @@ func (s Service) complete(ctx context.Context, r Request, watch func(Event)) (Co
 	if r.Seed != nil {
 		rt.Sampling.Seed = r.Seed
 	}
+	rt.Limits = rt.Limits.and(r.Limits)
 	t, err := rt.answer(ctx, question, watch)
 	return Completion{Text: t.Answer, In: t.In, Out: t.Out, Cost: t.Cost, Finish: FinishStop, Trace: t}, err
 }

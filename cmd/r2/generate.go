@@ -320,7 +320,7 @@ func (j *job) run(ctx context.Context, eng *engine.Engine, index int) error {
 	for i := range j.out {
 		j.out[i] = generated{Index: index, Sample: i, Tokens: []int32{}, LogProbs: []float32{}, PromptTokens: len(j.req.Prompt)}
 		if j.tok != nil {
-			texts[i] = local.NewText(j.tok, j.stop)
+			texts[i] = local.NewText(j.tok, local.Ends{Stops: j.stop})
 		}
 	}
 	left := n

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/http"
 	"slices"
 	"time"
 
+	"github.com/r2-reasoner/r2/engine/serve"
 	"github.com/r2-reasoner/r2/router"
 	"github.com/r2-reasoner/r2/router/openai"
 )
@@ -48,29 +50,21 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	models := map[string]router.Completer{}
-	if c.Model != "" {
-		h, err := openHost(c.Model, c.Adapter, c.deviceFlags, hostOptions{})
-		if err != nil {
-			l.Close()
-			return err
-		}
+	models := &serve.Catalog{}
+	hosts, err := c.open(models)
+	for _, h := range hosts.all {
 		defer h.Close()
-		if err := h.policies(models); err != nil {
-			l.Close()
-			return err
-		}
 	}
-	if c.Config != "" {
-		s, err := c.router(models)
-		if err != nil {
-			l.Close()
-			return err
-		}
-		defer s.Close()
+	if err != nil {
+		l.Close()
+		return err
 	}
-	c.note("serving %v at http://%s/v1", slices.Sorted(maps.Keys(models)), l.Addr())
-	return serve(ctx, l, &openai.Handler{Models: models, Ready: ready(models)})
+	var names []string
+	for _, card := range models.Cards() {
+		names = append(names, card.Name)
+	}
+	c.note("serving %v at http://%s/v1", names, l.Addr())
+	return listenAndServe(ctx, l, &openai.Handler{Models: models, Ready: hosts.ready})
 }
 
 // listen takes the port before anything is loaded. There are no keys yet, so only loopback will do.
@@ -89,64 +83,97 @@ func (c *serveCmd) listen() (net.Listener, error) {
 	return l, nil
 }
 
-// policies adds the base and its adapters, each under its name.
-func (h *host) policies(models map[string]router.Completer) error {
-	for i, name := range append([]string{h.name}, h.adapters...) {
-		if models[name] != nil {
-			return fmt.Errorf("two models are named %q", name)
+// opened is what a server stands on.
+type opened struct {
+	all   []io.Closer
+	hosts map[string]*serve.Host // by the name of the base
+}
+
+// open loads what is to be served and lists it.
+func (c *serveCmd) open(models *serve.Catalog) (o opened, err error) {
+	o.hosts = map[string]*serve.Host{}
+	if c.Model != "" {
+		h, err := openHost(c.Model, c.Adapter, c.deviceFlags, hostOptions{})
+		if err != nil {
+			return o, err
 		}
-		m, err := h.text(i)
+		o.all = append(o.all, h)
+		if err := o.add(models, h, c.Model, c.Adapter, c.Seed); err != nil {
+			return o, err
+		}
+	}
+	if c.Config == "" {
+		return o, nil
+	}
+	cfg, err := readConfig(c.Config)
+	if err != nil {
+		return o, err
+	}
+	s, err := openStack(cfg, c.deviceFlags)
+	if err != nil {
+		return o, err
+	}
+	o.all = append(o.all, s)
+	if err := models.Add(openai.Card{Name: "r2", Root: c.Config}, openai.Text(router.Service{Router: s.router})); err != nil {
+		return o, err
+	}
+	for path, h := range s.hosts {
+		if _, taken := models.Find(h.name); !taken && h.tok != nil {
+			if err := o.add(models, h, path, nil, c.Seed); err != nil {
+				return o, err
+			}
+		}
+	}
+	return o, nil
+}
+
+// add lists a base and its adapters (NAME=DIR), each under its name.
+func (o *opened) add(models *serve.Catalog, h *host, path string, adapters []string, seed uint64) error {
+	s, err := h.serving()
+	if err != nil {
+		return err
+	}
+	s.Defaults.Seed = seed
+	o.hosts[h.name] = s
+	if err := models.Add(openai.Card{Name: h.name, Root: path, Context: h.context}, &serve.Model{Host: s}); err != nil {
+		return err
+	}
+	for i, a := range adapters {
+		name, dir, err := splitPair("adapter", a)
+		if err == nil {
+			err = models.Add(openai.Card{Name: name, Root: dir, Parent: h.name, Context: h.context}, &serve.Model{Host: s, Adapter: i + 1})
+		}
 		if err != nil {
 			return err
 		}
-		models[name] = m
 	}
 	return nil
 }
 
-// router adds r2 and the models of its configuration.
-func (c *serveCmd) router(models map[string]router.Completer) (*stack, error) {
-	cfg, err := readConfig(c.Config)
-	if err != nil {
-		return nil, err
-	}
-	s, err := openStack(cfg, c.deviceFlags)
-	if err != nil {
-		return nil, err
-	}
-	models["r2"] = router.Service{Router: s.router}
-	for _, h := range s.hosts {
-		if models[h.name] == nil {
-			if m, err := h.text(0); err == nil {
-				models[h.name] = m
-			}
-		}
-	}
-	return s, nil
-}
-
 // ready is a real forward pass of each model in this process.
-func ready(models map[string]router.Completer) func(context.Context) error {
-	return func(ctx context.Context) error {
-		for _, name := range slices.Sorted(maps.Keys(models)) {
-			if _, ok := models[name].(router.Service); ok {
-				continue // its answer would cost money
-			}
-			q := router.Request{Messages: []router.Message{{Role: "user", Content: "a"}}, Limit: 1, Temperature: new(0.0)}
-			_, err := models[name].Complete(ctx, q)
-			if errors.Is(err, router.ErrRefused) { // a base without a chat template
-				_, err = models[name].Complete(ctx, router.Request{Prompt: "a", Limit: 1, Temperature: new(0.0)})
-			}
-			if err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
+func (o *opened) ready(ctx context.Context) error {
+	for _, name := range slices.Sorted(maps.Keys(o.hosts)) {
+		if err := o.hosts[name].Ready(ctx); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
 		}
-		return nil
 	}
+	return nil
 }
 
-// serve answers until ctx is done, then lets what is under way finish.
-func serve(ctx context.Context, l net.Listener, h http.Handler) error {
+// serving is a host behind the wire.
+func (h *host) serving() (*serve.Host, error) {
+	if h.tok == nil {
+		return nil, fmt.Errorf("%s has no tokenizer (tokenizer.json), so it takes no text", h.name)
+	}
+	p := h.sampling()
+	if r := h.defaults.RepetitionPenalty; r != nil {
+		p.Repetition = *r
+	}
+	return &serve.Host{Engine: h.eng, Tokenizer: h.tok, Forms: h.forms, Defaults: p, EOS: h.eos(), Vocab: h.config.Vocab, Context: h.context}, nil
+}
+
+// listenAndServe answers until ctx is done, then lets what is under way finish.
+func listenAndServe(ctx context.Context, l net.Listener, h http.Handler) error {
 	s := &http.Server{Handler: h, ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 64 << 10}
 	failed := make(chan error, 1)
 	go func() { failed <- s.Serve(l) }()
@@ -171,7 +198,7 @@ func serveLoopback(models map[string]router.Completer) (url string, stop func() 
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- serve(ctx, l, &openai.Handler{Models: models}) }()
+	go func() { done <- listenAndServe(ctx, l, &openai.Handler{Models: openai.Completers(models)}) }()
 	return fmt.Sprintf("http://%s/v1", l.Addr()), func() error {
 		cancel()
 		return <-done

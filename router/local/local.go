@@ -53,7 +53,7 @@ func (m *Model) Stream(ctx context.Context, r router.Request) iter.Seq2[router.D
 			yield(router.Delta{}, err)
 			return
 		}
-		a := &answer{m: m, r: r, text: NewText(m.Tokenizer, r.Stop), out: router.Completion{In: len(q.Prompt), Finish: router.FinishLength}}
+		a := &answer{m: m, r: r, text: NewText(m.Tokenizer, Ends{Stops: r.Stop}), out: router.Completion{In: len(q.Prompt), Finish: router.FinishLength}}
 		for e, err := range m.Engine.Generate(ctx, q) {
 			if err != nil {
 				yield(router.Delta{Done: &a.out}, err)

@@ -1,31 +1,26 @@
 package openai
 
 import (
+	"cmp"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math"
 	"mime"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/r2-reasoner/r2/router"
 )
 
 // A Handler serves models over HTTP: /v1/models, /v1/chat/completions, /v1/completions, /health and /ready.
-// A model that is a router.Streamer is streamed as its text comes, another one in one piece. A model that is a
-// router.Service can be asked for its trace ("r2": {"trace": true}), and streams its events.
 // The fields are set before the first request and not changed after.
 type Handler struct {
-	Models  map[string]router.Completer
+	Models  Catalog                     // nil: none
 	Ready   func(context.Context) error // of /ready; nil: always
 	MaxBody int64                       // most bytes of a request; 0: 4 MiB
 }
@@ -73,27 +68,55 @@ func (h *Handler) ready(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, map[string]string{"status": "ready"})
 }
 
+// A modelInfo is OpenAI's form of a Card, with vLLM's additions.
 type modelInfo struct {
-	ID      string `json:"id"`
-	Object  string `json:"object"`
-	Created int64  `json:"created"`
-	OwnedBy string `json:"owned_by"`
+	ID      string  `json:"id"`
+	Object  string  `json:"object"`
+	Created int64   `json:"created"`
+	OwnedBy string  `json:"owned_by"`
+	Root    string  `json:"root"`
+	Parent  *string `json:"parent"`
+	Context int     `json:"max_model_len,omitempty"`
+}
+
+func (c Card) info() modelInfo {
+	m := modelInfo{ID: c.Name, Object: "model", Created: cmp.Or(c.Created, created), OwnedBy: "r2", Root: cmp.Or(c.Root, c.Name), Context: c.Context}
+	if c.Parent != "" {
+		m.Parent = &c.Parent
+	}
+	return m
+}
+
+func (h *Handler) cards() []Card {
+	if h.Models == nil {
+		return nil
+	}
+	return h.Models.Cards()
+}
+
+func (h *Handler) find(name string) (Model, bool) {
+	if h.Models == nil {
+		return nil, false
+	}
+	return h.Models.Find(name)
 }
 
 func (h *Handler) models(w http.ResponseWriter, _ *http.Request) {
 	list := []modelInfo{}
-	for _, name := range slices.Sorted(maps.Keys(h.Models)) {
-		list = append(list, modelInfo{name, "model", created, "r2"})
+	for _, c := range h.cards() {
+		list = append(list, c.info())
 	}
 	reply(w, http.StatusOK, map[string]any{"object": "list", "data": list})
 }
 
 func (h *Handler) model(w http.ResponseWriter, name string) {
-	if h.Models[name] == nil {
-		h.unknown(w, name)
-		return
+	for _, c := range h.cards() {
+		if c.Name == name {
+			reply(w, http.StatusOK, c.info())
+			return
+		}
 	}
-	reply(w, http.StatusOK, modelInfo{name, "model", created, "r2"})
+	h.unknown(w, name)
 }
 
 func (h *Handler) unknown(w http.ResponseWriter, name string) {
@@ -122,143 +145,17 @@ func (h *Handler) complete(w http.ResponseWriter, r *http.Request, chat bool) {
 		fail(w, err, nil)
 		return
 	}
-	m := h.Models[c.model]
-	if m == nil {
-		h.unknown(w, c.model)
-		return
-	}
-	if _, ok := m.(router.Service); c.trace && !ok {
-		fail(w, &router.ParamError{Param: "r2", Reason: "only the router has a trace"}, nil)
+	m, ok := h.find(c.Model)
+	if !ok {
+		h.unknown(w, c.Model)
 		return
 	}
 	f := newFormat(c)
-	if c.stream {
-		f.stream(w, r, m)
+	if c.Stream {
+		f.stream(w, r, m.Answer(r.Context(), c))
 		return
 	}
-	f.whole(w, r, m)
-}
-
-// A format writes the answers of one call.
-type format struct {
-	*call
-	id      string
-	created int64
-}
-
-func newFormat(c *call) *format {
-	id := "cmpl-" + rand.Text()
-	if c.chat {
-		id = "chat" + id
-	}
-	return &format{c, id, time.Now().Unix()}
-}
-
-// whole makes all requests at once and writes one response.
-func (f *format) whole(w http.ResponseWriter, r *http.Request, m router.Completer) {
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	rs := f.requests()
-	got, errs := make([]router.Completion, len(rs)), make([]error, len(rs))
-	var wg sync.WaitGroup
-	for i, q := range rs {
-		wg.Go(func() {
-			if got[i], errs[i] = m.Complete(ctx, q); errs[i] != nil {
-				cancel() // the others are of no use
-			}
-		})
-	}
-	wg.Wait()
-	if i := first(errs); i >= 0 {
-		fail(w, errs[i], f.extension(got[i]))
-		return
-	}
-	resp := f.response("chat.completion")
-	for i, c := range got {
-		ch := Choice{Index: i, LogProbs: f.logProbs(c.LogProbs, c.Pieces, 0), Finish: new(string(c.Finish))}
-		if f.chat {
-			ch.Message = &Turn{Role: "assistant", Content: &c.Text}
-		} else {
-			ch.Text = &c.Text
-		}
-		resp.Choices = append(resp.Choices, ch)
-	}
-	resp.Usage = f.total(got)
-	resp.R2 = f.extension(got[0])
-	reply(w, http.StatusOK, resp)
-}
-
-// first is the index of the error that made the others: the first that is not a cancellation.
-func first(errs []error) int {
-	i := slices.IndexFunc(errs, func(err error) bool { return err != nil && !errors.Is(err, context.Canceled) })
-	if i < 0 {
-		i = slices.IndexFunc(errs, func(err error) bool { return err != nil })
-	}
-	return i
-}
-
-// response is an empty one, or an empty chunk.
-func (f *format) response(object string) *Response {
-	if !f.chat {
-		object = "text_completion"
-	}
-	return &Response{ID: f.id, Object: object, Created: f.created, Model: f.model, Choices: []Choice{}}
-}
-
-// extension is the trace where it was asked for.
-func (f *format) extension(c router.Completion) *Extension {
-	if !f.trace || c.Trace == nil {
-		return nil
-	}
-	return &Extension{Trace: c.Trace}
-}
-
-// total adds up the usage of all answers. The n answers to one prompt read it once.
-func (f *format) total(got []router.Completion) *Usage {
-	var u Usage
-	var cost router.Money
-	priced := false
-	for i, c := range got {
-		if i%f.n == 0 || c.Trace != nil {
-			u.Prompt += c.In
-		}
-		u.Completion += c.Out
-		cost = cost.Plus(c.Cost)
-		priced = priced || c.Cost > 0 || c.Trace != nil
-	}
-	u.Total = u.Prompt + u.Completion
-	if priced {
-		u.Cost = &cost
-	}
-	return &u
-}
-
-// logProbs writes log-probabilities, of text that starts after offset characters; nil when none were asked for.
-func (f *format) logProbs(lps []float32, pieces []string, offset int) *LogProbs {
-	if !f.request.LogProbs {
-		return nil
-	}
-	out := &LogProbs{}
-	for i, lp := range lps {
-		lp = max(lp, -9999) // JSON has no infinity; NaN stays and fails
-		piece := ""
-		if i < len(pieces) {
-			piece = pieces[i]
-		}
-		if !f.chat {
-			out.Tokens = append(out.Tokens, piece)
-			out.TokenLogProbs = append(out.TokenLogProbs, lp)
-			out.TextOffset = append(out.TextOffset, offset)
-			offset += len([]rune(piece))
-			continue
-		}
-		t := TokenLogProb{Token: piece, LogProb: lp, Bytes: []int{}, Top: []struct{}{}}
-		for _, b := range []byte(piece) {
-			t.Bytes = append(t.Bytes, int(b))
-		}
-		out.Content = append(out.Content, t)
-	}
-	return out
+	f.whole(w, r, m.Answer(r.Context(), c))
 }
 
 // fail writes the error of a model.

@@ -42,7 +42,7 @@ func wireError(t *testing.T, body string) Error {
 
 // Every parameter is honoured or refused by its name.
 func TestParametersRefused(t *testing.T) {
-	h := &Handler{Models: map[string]router.Completer{"m": &echo{}}}
+	h := &Handler{Models: Completers{"m": &echo{}}}
 	const ms = `"messages":[{"role":"user","content":"hi"}]`
 	for _, c := range []struct{ body, param, says string }{
 		{``, "body", "want a JSON object"},
@@ -57,11 +57,11 @@ func TestParametersRefused(t *testing.T) {
 		{`{` + ms + `}`, "model", "required"},
 		{`{"model":3,` + ms + `}`, "model", "want a string"},
 		{`{"model":"m","messages":[{"role":"user"}]}`, "messages", "message 0: content is missing"},
-		{`{"model":"m","messages":[{"role":"tool","content":"x"}]}`, "messages", `"tool" is none of`},
-		{`{"model":"m","messages":[{"role":"user","content":"x","name":"me"}]}`, "messages", "name is not supported"},
+		{`{"model":"m","messages":[{"role":"bot","content":"x"}]}`, "messages", `"bot" is none of`},
+		{`{"model":"m","messages":[{"role":"user","content":"x","nick":"me"}]}`, "messages", "nick is not supported"},
 		{`{"model":"m","messages":[{"role":"user","content":[{"type":"image_url"}]}]}`, "messages", "part 0: text is missing"},
 		{`{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":1}]}]}`, "messages", "want a string"},
-		{`{"model":"m",` + ms + `,"tools":[]}`, "tools", "not supported"},
+		{`{"model":"m",` + ms + `,"functions":[]}`, "functions", "not supported"},
 		{`{"model":"m",` + ms + `,"Temperature":0}`, "Temperature", "not supported"},
 		{`{"model":"m",` + ms + `,"prompt":"x"}`, "prompt", "not supported"},
 		{`{"model":"m",` + ms + `,"temperature":2.1}`, "temperature", "from 0 to 2, got 2.1"},
@@ -78,10 +78,10 @@ func TestParametersRefused(t *testing.T) {
 		{`{"model":"m",` + ms + `,"stop":[""]}`, "stop", "empty"},
 		{`{"model":"m",` + ms + `,"stop":7}`, "stop", "want a string"},
 		{`{"model":"m",` + ms + `,"logprobs":1}`, "logprobs", "true or false"},
-		{`{"model":"m",` + ms + `,"logprobs":true,"top_logprobs":3}`, "top_logprobs", "only 0"},
-		{`{"model":"m",` + ms + `,"presence_penalty":0.5}`, "presence_penalty", "only 0"},
+		{`{"model":"m",` + ms + `,"logprobs":true,"top_logprobs":3}`, "top_logprobs", "text alone"},
+		{`{"model":"m",` + ms + `,"presence_penalty":0.5}`, "presence_penalty", "text alone"},
 		{`{"model":"m",` + ms + `,"response_format":{"type":"grammar"}}`, "response_format", "json_schema"},
-		{`{"model":"m",` + ms + `,"logit_bias":{"5":1}}`, "logit_bias", "only {}"},
+		{`{"model":"m",` + ms + `,"logit_bias":{"5":1}}`, "logit_bias", "text alone"},
 		{`{"model":"m",` + ms + `,"structured_outputs":{"grammar":"a"}}`, "structured_outputs", "grammar is not supported"},
 		{`{"model":"m",` + ms + `,"structured_outputs":{"choice":[]}}`, "structured_outputs", "1 to"},
 		{`{"model":"m",` + ms + `,"stream_options":{"include_usage":true}}`, "stream_options", "only with stream"},
@@ -97,11 +97,11 @@ func TestParametersRefused(t *testing.T) {
 	for _, c := range []struct{ body, param, says string }{
 		{`{"model":"m"}`, "prompt", "required"},
 		{`{"model":"m","prompt":""}`, "prompt", "empty"},
-		{`{"model":"m","prompt":[1,2]}`, "prompt", "want a string, got 1"},
+		{`{"model":"m","prompt":[1,2]}`, "prompt", "text alone"},
 		{`{"model":"m","prompt":["a","b"],"n":100}`, "prompt", "more than 128 answers"},
-		{`{"model":"m","prompt":"a","logprobs":2}`, "logprobs", "only 0"},
-		{`{"model":"m","prompt":"a","echo":true}`, "echo", "only false"},
-		{`{"model":"m","prompt":"a","best_of":2}`, "best_of", "only n"},
+		{`{"model":"m","prompt":"a","logprobs":2}`, "logprobs", "text alone"},
+		{`{"model":"m","prompt":"a","echo":true}`, "echo", "text alone"},
+		{`{"model":"m","prompt":"a","best_of":2}`, "best_of", "text alone"},
 		{`{"model":"m","prompt":"a","suffix":"b"}`, "suffix", "not supported"},
 		{`{"model":"m","prompt":"a","messages":[]}`, "messages", "not supported"},
 	} {
@@ -116,7 +116,7 @@ func TestParametersRefused(t *testing.T) {
 // Values that change nothing are taken, and so are null and content in parts.
 func TestParametersTaken(t *testing.T) {
 	e := &echo{}
-	h := &Handler{Models: map[string]router.Completer{"m": e}}
+	h := &Handler{Models: Completers{"m": e}}
 	status, body := do(h, "POST", "/v1/chat/completions", `{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"a "},
 		{"type":"text","text":"b"}]}],"top_k":-1,"frequency_penalty":0,"presence_penalty":0.0,"repetition_penalty":1,"logit_bias":{},
 		"response_format":{"type":"text"},"tools":null,"user":null,"top_logprobs":0,"stop":[],"stream":false,"max_tokens":5,"max_completion_tokens":5}`)
@@ -130,7 +130,7 @@ func TestParametersTaken(t *testing.T) {
 }
 
 func TestRoutes(t *testing.T) {
-	h := &Handler{Models: map[string]router.Completer{"m": &echo{}}}
+	h := &Handler{Models: Completers{"m": &echo{}}}
 	for _, c := range []struct {
 		method, path string
 		status       int
@@ -161,7 +161,7 @@ func TestReady(t *testing.T) {
 }
 
 func TestBodyLimits(t *testing.T) {
-	h := &Handler{Models: map[string]router.Completer{"m": &echo{}}, MaxBody: 100}
+	h := &Handler{Models: Completers{"m": &echo{}}, MaxBody: 100}
 	status, body := do(h, "POST", "/v1/completions", `{"model":"m","prompt":"`+strings.Repeat("x", 100)+`"}`)
 	if e := wireError(t, body); status != 413 || !strings.Contains(e.Message, "100 bytes") {
 		t.Errorf("%d %s", status, body)
@@ -181,7 +181,7 @@ type whole struct{ c router.Completion }
 func (w whole) Complete(context.Context, router.Request) (router.Completion, error) { return w.c, nil }
 
 func TestStreamOfOneThatCannot(t *testing.T) {
-	h := &Handler{Models: map[string]router.Completer{"m": whole{router.Completion{Text: "all", Finish: router.FinishStop}}}}
+	h := &Handler{Models: Completers{"m": whole{router.Completion{Text: "all", Finish: router.FinishStop}}}}
 	status, body := do(h, "POST", "/v1/completions", `{"model":"m","prompt":"x","stream":true}`)
 	events := strings.Split(strings.TrimSpace(body), "\n\n")
 	if status != 200 || len(events) != 3 || !strings.Contains(events[0], `"text":"all"`) || !strings.Contains(events[1], `"finish_reason":"stop"`) || events[2] != "data: [DONE]" {
@@ -191,7 +191,7 @@ func TestStreamOfOneThatCannot(t *testing.T) {
 
 // A stream that just stops is not a good end.
 func TestStreamWithoutEnd(t *testing.T) {
-	h := &Handler{Models: map[string]router.Completer{"m": stopper{}}}
+	h := &Handler{Models: Completers{"m": stopper{}}}
 	_, body := do(h, "POST", "/v1/completions", `{"model":"m","prompt":"x","stream":true}`)
 	if strings.Contains(body, "[DONE]") || !strings.Contains(body, `"error"`) {
 		t.Errorf("%s", body)
@@ -213,7 +213,7 @@ func TestLogProbsThatJSONCannotHold(t *testing.T) {
 	}{
 		{math.Inf(-1), 200, `"logprob":-9999,`}, {math.NaN(), 500, "not_finite"},
 	} {
-		h := &Handler{Models: map[string]router.Completer{"m": whole{router.Completion{Text: "a", LogProbs: []float32{float32(c.lp)}}}}}
+		h := &Handler{Models: Completers{"m": whole{router.Completion{Text: "a", LogProbs: []float32{float32(c.lp)}}}}}
 		status, body := do(h, "POST", "/v1/chat/completions", `{"model":"m","messages":[{"role":"user","content":"x"}],"logprobs":true}`)
 		if status != c.status || !strings.Contains(body, c.says) {
 			t.Errorf("%v: %d %s", c.lp, status, body)
@@ -268,7 +268,7 @@ func FuzzDecode(f *testing.F) {
 				t.Fatalf("%q was taken with %q in it", body, name)
 			}
 		}
-		if n := len(c.requests()); n < 1 || n > mostAnswers {
+		if n := c.Draws(); n < 1 || n > mostAnswers {
 			t.Fatalf("%q: %d answers", body, n)
 		}
 	})

@@ -85,7 +85,7 @@ func (e *echo) Complete(ctx context.Context, r router.Request) (router.Completio
 // serve runs a handler over the models until the test ends.
 func serve(t *testing.T, models map[string]router.Completer) *httptest.Server {
 	t.Helper()
-	s := httptest.NewServer(&Handler{Models: models})
+	s := httptest.NewServer(&Handler{Models: Completers(models)})
 	t.Cleanup(s.Close)
 	return s
 }

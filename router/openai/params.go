@@ -1,176 +1,141 @@
 package openai
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math"
 	"slices"
-	"strings"
+	"strconv"
+	"unicode/utf8"
 
 	"github.com/r2-reasoner/r2/router"
 )
 
-// A call is a request as the handler understands it.
-type call struct {
-	chat    bool
-	model   string
-	prompts []string       // of a completion
-	request router.Request // without prompt
-	n       int
-	stream  bool
-	usage   bool // wanted at the end of the stream
-	trace   bool
-}
-
-// requests are those to be made: n for each prompt, with seeds that follow one another.
-func (c *call) requests() []router.Request {
-	prompts := c.prompts
-	if c.chat {
-		prompts = []string{""}
-	}
-	var rs []router.Request
-	for _, p := range prompts {
-		for i := range c.n {
-			r := c.request
-			r.Prompt = p
-			if i > 0 {
-				seed := uint64(i)
-				if r.Seed != nil {
-					seed += *r.Seed
-				}
-				r.Seed = &seed
-			}
-			rs = append(rs, r)
-		}
-	}
-	return rs
-}
-
-const (
-	mostAnswers = 128
-	mostStrings = 1024 // stop strings or choices
-)
-
 // A setter reads one parameter.
-type setter func(c *call, raw json.RawMessage) error
+type setter func(c *Call, raw json.RawMessage) error
 
 // common are the parameters of both endpoints.
 var common = map[string]setter{
-	"model":       func(c *call, raw json.RawMessage) error { return str(raw, &c.model) },
-	"max_tokens":  func(c *call, raw json.RawMessage) error { return integer(raw, &c.request.Limit, 1, math.MaxInt32) },
-	"temperature": func(c *call, raw json.RawMessage) error { return number(raw, &c.request.Temperature, 0, 2) },
-	"top_p": func(c *call, raw json.RawMessage) error {
-		return number(raw, &c.request.TopP, math.SmallestNonzeroFloat64, 1)
+	"model":      func(c *Call, raw json.RawMessage) error { return str(raw, &c.Model) },
+	"n":          func(c *Call, raw json.RawMessage) error { return integer(raw, &c.N, 1, mostAnswers) },
+	"best_of":    func(c *Call, raw json.RawMessage) error { return integer(raw, &c.BestOf, 1, mostAnswers) },
+	"max_tokens": limit,
+	"min_tokens": func(c *Call, raw json.RawMessage) error { return integer(raw, &c.Least, 0, math.MaxInt32) },
+
+	"temperature": func(c *Call, raw json.RawMessage) error { return number(raw, &c.Temperature, 0, 2) },
+	"top_p": func(c *Call, raw json.RawMessage) error {
+		return number(raw, &c.TopP, math.SmallestNonzeroFloat64, 1)
 	},
-	"min_p": func(c *call, raw json.RawMessage) error { return number(raw, &c.request.MinP, 0, 1) },
-	"top_k": func(c *call, raw json.RawMessage) error {
-		c.request.TopK = new(int)
-		return integer(raw, c.request.TopK, -1, math.MaxInt32)
-	},
-	"seed": func(c *call, raw json.RawMessage) error {
+	"min_p": func(c *Call, raw json.RawMessage) error { return number(raw, &c.MinP, 0, 1) },
+	"top_k": func(c *Call, raw json.RawMessage) error { return counted(raw, &c.TopK, -1, math.MaxInt32) },
+	"seed": func(c *Call, raw json.RawMessage) error {
 		var n int64
 		if err := integer(raw, &n, math.MinInt64, math.MaxInt64); err != nil {
 			return err
 		}
-		c.request.Seed = new(uint64(n))
+		c.Seed = new(uint64(n))
 		return nil
 	},
-	"stop": func(c *call, raw json.RawMessage) (err error) {
-		if only("[]")(c, raw) == nil {
-			return nil
-		}
-		c.request.Stop, err = texts(raw)
-		return err
+	"repetition_penalty": func(c *Call, raw json.RawMessage) error { return number(raw, &c.Repetition, 0.01, 100) },
+	"presence_penalty":   func(c *Call, raw json.RawMessage) error { return number(raw, &c.Presence, -2, 2) },
+	"frequency_penalty":  func(c *Call, raw json.RawMessage) error { return number(raw, &c.Frequency, -2, 2) },
+	"logit_bias":         bias,
+	"allowed_token_ids":  func(c *Call, raw json.RawMessage) (err error) { c.Allowed, err = ids(raw, math.MaxInt32); return err },
+	"bad_words":          func(c *Call, raw json.RawMessage) (err error) { c.BadWords, err = someTexts(raw); return err },
+
+	"stop":                       func(c *Call, raw json.RawMessage) (err error) { c.Stop, err = someTexts(raw); return err },
+	"stop_token_ids":             func(c *Call, raw json.RawMessage) (err error) { c.StopIDs, err = ids(raw, mostStrings); return err },
+	"include_stop_str_in_output": func(c *Call, raw json.RawMessage) error { return boolean(raw, &c.IncludeStop) },
+	"ignore_eos":                 func(c *Call, raw json.RawMessage) error { return boolean(raw, &c.IgnoreEOS) },
+	"skip_special_tokens":        func(c *Call, raw json.RawMessage) error { return unless(raw, &c.KeepSpecial) },
+
+	"raw_logprobs":    func(c *Call, raw json.RawMessage) error { return boolean(raw, &c.Raw) },
+	"prompt_logprobs": func(c *Call, raw json.RawMessage) error { return counted(raw, &c.PromptLogProbs, 0, mostTop) },
+	"echo":            func(c *Call, raw json.RawMessage) error { return boolean(raw, &c.Echo) },
+
+	"response_format":    responseFormat,
+	"structured_outputs": structured,
+	"priority": func(c *Call, raw json.RawMessage) error {
+		return integer(raw, &c.Priority, math.MinInt32, math.MaxInt32)
 	},
-	"n":                  func(c *call, raw json.RawMessage) error { return integer(raw, &c.n, 1, mostAnswers) },
-	"stream":             func(c *call, raw json.RawMessage) error { return boolean(raw, &c.stream) },
-	"ignore_eos":         func(c *call, raw json.RawMessage) error { return boolean(raw, &c.request.IgnoreEOS) },
-	"frequency_penalty":  only("0"),
-	"presence_penalty":   only("0"),
-	"repetition_penalty": only("1"),
-	"logit_bias":         only("{}"),
-	"stream_options": func(c *call, raw json.RawMessage) error {
+	"cache_salt":             func(c *Call, raw json.RawMessage) error { return name(raw, &c.Salt) },
+	"truncate_prompt_tokens": truncate,
+	"add_special_tokens": func(c *Call, raw json.RawMessage) error {
+		c.SpecialTokens = new(bool)
+		return boolean(raw, c.SpecialTokens)
+	},
+	"return_token_ids": func(c *Call, raw json.RawMessage) error { return boolean(raw, &c.ReturnIDs) },
+	"request_id":       func(c *Call, raw json.RawMessage) error { return name(raw, &c.ID) },
+
+	"stream": func(c *Call, raw json.RawMessage) error { return boolean(raw, &c.Stream) },
+	"stream_options": func(c *Call, raw json.RawMessage) error {
 		return object(raw, map[string]func(json.RawMessage) error{
-			"include_usage": func(raw json.RawMessage) error { return boolean(raw, &c.usage) },
+			"include_usage":          func(raw json.RawMessage) error { return boolean(raw, &c.Usage) },
+			"continuous_usage_stats": func(raw json.RawMessage) error { return boolean(raw, &c.ContinuousUsage) },
 		})
 	},
-	"structured_outputs": func(c *call, raw json.RawMessage) error {
-		return object(raw, map[string]func(json.RawMessage) error{
-			"choice": func(raw json.RawMessage) (err error) {
-				c.request.Choices, err = texts(raw)
-				return err
-			},
-			"regex":       func(raw json.RawMessage) error { return str(raw, &c.request.Pattern) },
-			"json":        func(raw json.RawMessage) error { return schema(c, raw) },
-			"json_object": func(raw json.RawMessage) error { return boolean(raw, &c.request.JSONObject) },
-		})
-	},
-	"r2": func(c *call, raw json.RawMessage) error {
-		return object(raw, map[string]func(json.RawMessage) error{
-			"trace": func(raw json.RawMessage) error { return boolean(raw, &c.trace) },
-		})
-	},
+	"r2": extension,
 }
 
 // chatOnly and textOnly are those of one.
 var chatOnly = map[string]setter{
-	"messages":              messages,
-	"max_completion_tokens": common["max_tokens"],
-	"logprobs":              func(c *call, raw json.RawMessage) error { return boolean(raw, &c.request.LogProbs) },
-	"top_logprobs":          only("0"),
-	"response_format":       responseFormat,
+	"messages":               messages,
+	"max_completion_tokens":  limit,
+	"logprobs":               func(c *Call, raw json.RawMessage) error { return boolean(raw, &c.LogProbs) },
+	"top_logprobs":           func(c *Call, raw json.RawMessage) error { return integer(raw, &c.Top, 0, mostTop) },
+	"tools":                  tools,
+	"tool_choice":            toolChoice,
+	"parallel_tool_calls":    func(c *Call, raw json.RawMessage) error { return unless(raw, &c.Chat.OneCall) },
+	"add_generation_prompt":  func(c *Call, raw json.RawMessage) error { return unless(raw, &c.Chat.NoPrompt) },
+	"continue_final_message": func(c *Call, raw json.RawMessage) error { return boolean(raw, &c.Chat.Continue) },
+	"chat_template_kwargs":   variables,
 }
 
 var textOnly = map[string]setter{
-	"prompt": func(c *call, raw json.RawMessage) (err error) {
-		c.prompts, err = texts(raw)
-		if err == nil && len(c.prompts)*c.n > mostAnswers {
-			err = fmt.Errorf("more than %d answers", mostAnswers)
-		}
-		return err
-	},
-	"logprobs": func(c *call, raw json.RawMessage) error {
-		c.request.LogProbs = true
-		return only("0")(c, raw)
-	},
-	"echo": only("false"),
-	"best_of": func(c *call, raw json.RawMessage) error {
-		var n int
-		if err := integer(raw, &n, 1, mostAnswers); err != nil {
-			return err
-		}
-		if n != c.n {
-			return fmt.Errorf("%d is not supported: only n", n)
-		}
-		return nil
+	"prompt": prompts,
+	"logprobs": func(c *Call, raw json.RawMessage) error {
+		c.LogProbs = true
+		return integer(raw, &c.Top, 0, mostTop)
 	},
 }
 
+// params are the parameters of an endpoint.
+func params(chat bool) map[string]setter {
+	own := textOnly
+	if chat {
+		own = chatOnly
+	}
+	all := maps.Clone(common)
+	maps.Copy(all, own)
+	return all
+}
+
+var ofChats, ofTexts = params(true), params(false)
+
 // decode reads the body of a request. Every parameter is honoured or refused; null is as if it were not there.
-func decode(body []byte, chat bool) (*call, error) {
+func decode(body []byte, chat bool) (*Call, error) {
 	values, err := members(body)
+	if err == nil && !utf8.Valid(body) {
+		err = errors.New("it is not UTF-8")
+	}
 	if err != nil {
 		return nil, &router.ParamError{Param: "body", Reason: err.Error()}
 	}
-	c := &call{chat: chat, n: 1}
-	own, need := textOnly, "prompt"
+	c := &Call{N: 1}
+	known, need := ofTexts, "prompt"
 	if chat {
-		own, need = chatOnly, "messages"
+		c.Chat = &Chat{}
+		known, need = ofChats, "messages"
 	}
-	names := append([]string{"n"}, slices.Sorted(maps.Keys(values))...) // n first: others depend on it
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(values)) {
 		raw := values[name]
-		if raw == nil || string(raw) == "null" {
+		if string(raw) == "null" {
+			delete(values, name)
 			continue
 		}
-		set, ok := common[name]
-		if !ok {
-			set, ok = own[name]
-		}
+		set, ok := known[name]
 		if !ok {
 			return nil, &router.ParamError{Param: name, Reason: "this parameter is not supported here"}
 		}
@@ -179,184 +144,139 @@ func decode(body []byte, chat bool) (*call, error) {
 		}
 	}
 	for _, name := range []string{"model", need} {
-		if raw, ok := values[name]; !ok || string(raw) == "null" {
+		if values[name] == nil {
 			return nil, &router.ParamError{Param: name, Reason: "this parameter is required"}
 		}
 	}
-	if a, b := values["max_tokens"], values["max_completion_tokens"]; a != nil && b != nil && !bytes.Equal(a, b) {
-		return nil, &router.ParamError{Param: "max_completion_tokens", Reason: "it differs from max_tokens"}
-	}
-	if c.trace && c.n > 1 {
-		return nil, &router.ParamError{Param: "n", Reason: "one answer only when the trace is asked for"}
-	}
-	if c.usage && !c.stream {
-		return nil, &router.ParamError{Param: "stream_options", Reason: "only with stream"}
-	}
-	return c, nil
+	return c, c.fit(values)
 }
 
-// schema reads a JSON schema, which may also stand in a string.
-func schema(c *call, raw json.RawMessage) error {
-	var text string
-	if json.Unmarshal(raw, &text) == nil {
-		raw = json.RawMessage(text)
+// fit reports the first parameter that does not go with another.
+func (c *Call) fit(given map[string]json.RawMessage) error {
+	if c.BestOf == 0 {
+		c.BestOf = c.N
 	}
-	var b bytes.Buffer
-	if err := json.Compact(&b, raw); err != nil {
-		return errors.New("want a JSON schema")
-	}
-	c.request.Schema = b.String()
-	return nil
-}
-
-// responseFormat reads OpenAI's way to ask for JSON: {"type": "text" | "json_object"}, or {"type": "json_schema",
-// "json_schema": {"name", "schema", …}}.
-func responseFormat(c *call, raw json.RawMessage) error {
-	kind := ""
-	err := object(raw, map[string]func(json.RawMessage) error{
-		"type": func(raw json.RawMessage) error { return str(raw, &kind) },
-		"json_schema": func(raw json.RawMessage) error {
-			var name, description string
-			var strict bool // an answer is valid, asked for or not
-			return object(raw, map[string]func(json.RawMessage) error{
-				"name":        func(raw json.RawMessage) error { return str(raw, &name) },
-				"description": func(raw json.RawMessage) error { return str(raw, &description) },
-				"strict":      func(raw json.RawMessage) error { return boolean(raw, &strict) },
-				"schema":      func(raw json.RawMessage) error { return schema(c, raw) },
-			})
-		},
-	})
-	switch {
-	case err != nil:
-		return err
-	case kind == "json_schema" && c.request.Schema == "":
-		return errors.New("type json_schema needs json_schema: {schema}")
-	case kind != "json_schema" && c.request.Schema != "":
-		return errors.New("json_schema is for type json_schema")
-	case kind == "json_object":
-		c.request.JSONObject = true
-	case kind != "text" && kind != "json_schema":
-		return errors.New("type: want text, json_object or json_schema")
-	}
-	return nil
-}
-
-func messages(c *call, raw json.RawMessage) error {
-	var items []json.RawMessage
-	if json.Unmarshal(raw, &items) != nil || len(items) == 0 {
-		return errors.New("want an array of messages, at least one")
-	}
-	for i, item := range items {
-		m, err := message(item)
-		if err != nil {
-			return fmt.Errorf("message %d: %w", i, err)
+	has := func(name string) bool { return given[name] != nil }
+	for _, rule := range []struct {
+		broken        bool
+		param, reason string
+	}{
+		{has("max_tokens") && has("max_completion_tokens") && string(given["max_tokens"]) != string(given["max_completion_tokens"]), "max_completion_tokens", "it differs from max_tokens"},
+		{c.Draws() > mostAnswers, "prompt", fmt.Sprintf("more than %d answers", mostAnswers)},
+		{c.BestOf < c.N, "best_of", fmt.Sprintf("it is %d, and n is %d: want at least n", c.BestOf, c.N)},
+		{c.BestOf > c.N && c.Stream, "best_of", "the best are known at the end only: it does not go with stream"},
+		{c.Limit != nil && *c.Limit == 0 && !c.Echo && c.PromptLogProbs == nil, "max_tokens", "want a whole number from 1: 0 is for echo and prompt_logprobs"},
+		{c.Limit != nil && *c.Limit == 0 && c.BestOf > 1, "n", "want 1 where max_tokens is 0: nothing is drawn"},
+		{c.Limit != nil && c.Least > *c.Limit, "min_tokens", "it is more than max_tokens"},
+		{has("top_logprobs") && c.Top > 0 && !c.LogProbs, "top_logprobs", "only with logprobs: true"},
+		{c.Raw && !c.LogProbs, "raw_logprobs", "only with logprobs"},
+		{has("stream_options") && !c.Stream, "stream_options", "only with stream"},
+		{c.PromptLogProbs != nil && c.Stream, "prompt_logprobs", "not with stream"},
+		{has("response_format") && has("structured_outputs") && c.Form.Given(), "structured_outputs", "not with response_format"},
+		{c.Trace && c.N > 1, "n", "one answer only when the trace is asked for"},
+	} {
+		if rule.broken {
+			return &router.ParamError{Param: rule.param, Reason: rule.reason}
 		}
-		c.request.Messages = append(c.request.Messages, m)
 	}
-	return nil
+	if c.Chat == nil {
+		return nil
+	}
+	return c.Chat.fit(c, has("add_generation_prompt"))
 }
 
-func message(raw json.RawMessage) (m router.Message, err error) {
-	return m, object(raw, map[string]func(json.RawMessage) error{
-		"role": func(raw json.RawMessage) error {
-			if err := str(raw, &m.Role); err != nil {
-				return err
-			}
-			if !slices.Contains([]string{"system", "user", "assistant"}, m.Role) {
-				return fmt.Errorf("%q is none of system, user, assistant", m.Role)
-			}
-			return nil
-		},
-		"content": func(raw json.RawMessage) error {
-			if len(raw) > 0 && raw[0] == '[' {
-				return parts(raw, &m.Content)
-			}
-			return str(raw, &m.Content)
-		},
-	}, "role", "content")
-}
+func limit(c *Call, raw json.RawMessage) error { return counted(raw, &c.Limit, 0, math.MaxInt32) }
 
-// parts joins the content parts of a message, which are all text.
-func parts(raw json.RawMessage, to *string) error {
-	var items []json.RawMessage
-	if err := json.Unmarshal(raw, &items); err != nil {
+func truncate(c *Call, raw json.RawMessage) error {
+	if err := counted(raw, &c.Truncate, -1, math.MaxInt32); err != nil {
 		return err
 	}
-	var b strings.Builder
-	for i, item := range items {
-		var kind, text string
-		if err := object(item, map[string]func(json.RawMessage) error{
-			"type": func(raw json.RawMessage) error { return str(raw, &kind) },
-			"text": func(raw json.RawMessage) error { return str(raw, &text) },
-		}, "type", "text"); err != nil {
-			return fmt.Errorf("part %d: %w", i, err)
-		}
-		if kind != "text" {
-			return fmt.Errorf("part %d: type %q is not supported: only text", i, kind)
-		}
-		b.WriteString(text)
+	if *c.Truncate == 0 {
+		return errors.New("want at least 1 token, or -1 for as many as the context takes")
 	}
-	*to = b.String()
 	return nil
 }
 
-// members are the fields of a JSON object that is all of the text; none comes twice.
-func members(text []byte) (map[string]json.RawMessage, error) {
-	d := json.NewDecoder(bytes.NewReader(text))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return nil, errors.New("want a JSON object")
-	}
-	m := map[string]json.RawMessage{}
-	for d.More() {
-		t, err := d.Token()
-		if err != nil {
-			return nil, fmt.Errorf("want a JSON object: %w", err)
-		}
-		name := t.(string) // a key of an object is one
-		if name == "" {
-			return nil, errors.New("a name in it is empty")
-		}
-		var raw json.RawMessage
-		if err := d.Decode(&raw); err != nil {
-			return nil, fmt.Errorf("want a JSON object: %q: %w", name, err)
-		}
-		if _, twice := m[name]; twice {
-			return nil, fmt.Errorf("%q is there twice", name)
-		}
-		m[name] = raw
-	}
-	if _, err := d.Token(); err != nil {
-		return nil, fmt.Errorf("want a JSON object: %w", err)
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return nil, errors.New("there is more after the JSON object")
-	}
-	return m, nil
-}
-
-// object reads an object whose fields are known.
-func object(raw json.RawMessage, known map[string]func(json.RawMessage) error, required ...string) error {
+// bias reads {"id": number}.
+func bias(c *Call, raw json.RawMessage) error {
 	m, err := members(raw)
 	if err != nil {
 		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(m)) {
-		set, ok := known[name]
-		switch {
-		case string(m[name]) == "null":
-			delete(m, name)
-		case !ok:
-			return fmt.Errorf("%s is not supported", name)
-		default:
-			if err := set(m[name]); err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
+	for key, value := range m {
+		id, err := strconv.ParseInt(key, 10, 32)
+		if err != nil || id < 0 {
+			return fmt.Errorf("%.40q is not a token id", key)
 		}
+		var add *float64
+		if err := number(value, &add, -100, 100); err != nil {
+			return fmt.Errorf("token %d: %w", id, err)
+		}
+		c.Bias = append(c.Bias, Bias{int32(id), *add})
 	}
-	for _, name := range required {
-		if _, ok := m[name]; !ok {
-			return fmt.Errorf("%s is missing", name)
+	slices.SortFunc(c.Bias, func(a, b Bias) int { return int(a.ID) - int(b.ID) })
+	for i := range c.Bias[min(1, len(c.Bias)):] { // "7" and "07"
+		if c.Bias[i].ID == c.Bias[i+1].ID {
+			return fmt.Errorf("token %d is there twice", c.Bias[i].ID)
 		}
 	}
 	return nil
+}
+
+// prompts reads a text, a list of texts, a list of ids, or a list of lists of ids.
+func prompts(c *Call, raw json.RawMessage) error {
+	if len(raw) == 0 || raw[0] != '[' {
+		list, err := texts(raw)
+		if err == nil {
+			c.Prompts = []Prompt{{Text: list[0]}}
+		}
+		return err
+	}
+	var items []json.RawMessage
+	if json.Unmarshal(raw, &items) != nil || len(items) == 0 {
+		return errors.New("want a string, an array of strings, of token ids, or of arrays of token ids, at least one")
+	}
+	switch items[0][0] {
+	case '"':
+		list, err := texts(raw)
+		for _, s := range list {
+			c.Prompts = append(c.Prompts, Prompt{Text: s})
+		}
+		return err
+	case '[':
+		for i, item := range items {
+			list, err := ids(item, math.MaxInt32)
+			if err == nil && len(list) == 0 {
+				err = errors.New("it is empty")
+			}
+			if err != nil {
+				return fmt.Errorf("item %d: %w", i, err)
+			}
+			c.Prompts = append(c.Prompts, Prompt{IDs: list})
+		}
+		return nil
+	}
+	list, err := ids(raw, math.MaxInt32)
+	c.Prompts = []Prompt{{IDs: list}}
+	return err
+}
+
+// extension reads what only the router takes.
+func extension(c *Call, raw json.RawMessage) error {
+	return object(raw, map[string]func(json.RawMessage) error{
+		"trace": func(raw json.RawMessage) error { return boolean(raw, &c.Trace) },
+		"limits": func(raw json.RawMessage) error {
+			return object(raw, map[string]func(json.RawMessage) error{
+				"subtasks": func(raw json.RawMessage) error { return integer(raw, &c.Limits.Subtasks, 1, math.MaxInt32) },
+				"calls":    func(raw json.RawMessage) error { return integer(raw, &c.Limits.Calls, 1, math.MaxInt32) },
+				"usd": func(raw json.RawMessage) error {
+					c.Limits.Cost = new(router.Money)
+					if err := json.Unmarshal(raw, c.Limits.Cost); err != nil || *c.Limits.Cost < 0 {
+						return fmt.Errorf("want an amount of money of at least 0, got %.40s", raw)
+					}
+					return nil
+				},
+			})
+		},
+	})
 }

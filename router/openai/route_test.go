@@ -55,7 +55,7 @@ func last(r router.Request) string { return r.Messages[len(r.Messages)-1].Conten
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{}
-	h := &Handler{Models: map[string]router.Completer{
+	h := &Handler{Models: Completers{
 		"planner": router.CompleteFunc(planner), "allocator": router.CompleteFunc(allocator), "solver": router.CompleteFunc(solver),
 	}}
 	s := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -186,7 +186,7 @@ func TestServiceOverLoopback(t *testing.T) {
 func TestServiceErrorHasTrace(t *testing.T) {
 	w := newWorld(t)
 	w.router.Limits.Calls = 4
-	h := &Handler{Models: map[string]router.Completer{"r2": router.Service{Router: w.router}}}
+	h := &Handler{Models: Completers{"r2": router.Service{Router: w.router}}}
 	status, body := do(h, "POST", "/v1/chat/completions", `{"model":"r2","messages":[{"role":"user","content":"walk"}],"r2":{"trace":true}}`)
 	var f failed
 	if err := json.Unmarshal([]byte(body), &f); err != nil {

@@ -3,151 +3,129 @@ package openai
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"iter"
 	"net/http"
 	"slices"
-	"sync"
-
-	"github.com/r2-reasoner/r2/router"
+	"time"
 )
 
-// A part is the next of one of the answers.
-type part struct {
-	index int
-	delta router.Delta
-	err   error
-}
-
-// partsOf makes all requests at once and yields what comes, as it comes. When the consumer leaves, the requests are
-// cancelled, and have ended when the sequence has.
-func partsOf(ctx context.Context, m router.Completer, rs []router.Request) iter.Seq[part] {
-	return func(yield func(part) bool) {
-		ctx, cancel := context.WithCancel(ctx)
-		ch := make(chan part)
-		var wg sync.WaitGroup
-		for i, r := range rs {
-			wg.Go(func() {
-				for d, err := range deltas(ctx, m, r) {
-					select {
-					case ch <- part{i, d, err}:
-					case <-ctx.Done():
-						return
-					}
-					if err != nil {
-						return
-					}
-				}
-			})
-		}
-		go func() { wg.Wait(); close(ch) }()
-		defer func() {
-			cancel()
-			for range ch {
-			}
-		}()
-		for p := range ch {
-			if !yield(p) {
-				return
-			}
-		}
-	}
-}
-
-// deltas streams from a model that can, and has it answer in one piece when it cannot.
-func deltas(ctx context.Context, m router.Completer, r router.Request) iter.Seq2[router.Delta, error] {
-	if s, ok := m.(router.Streamer); ok {
-		return s.Stream(ctx, r)
-	}
-	return func(yield func(router.Delta, error) bool) {
-		c, err := m.Complete(ctx, r)
-		yield(router.Delta{Text: c.Text, LogProbs: c.LogProbs, Pieces: c.Pieces, Done: &c}, err)
-	}
+// A streaming is a format that writes server-sent events as parts come.
+type streaming struct {
+	*format
+	sender
+	done    []*Done
+	begun   []bool
+	offsets []int
+	in, out int
 }
 
 // stream writes the answers as server-sent events. An error before the first of them is an ordinary response.
-func (f *format) stream(w http.ResponseWriter, r *http.Request, m router.Completer) {
-	rs := f.requests()
-	s := &sender{w: w, flush: http.NewResponseController(w).Flush}
-	got := make([]router.Completion, len(rs))
-	offsets := make([]int, len(rs))
-	begun, done := make([]bool, len(rs)), make([]bool, len(rs))
-	for p := range partsOf(r.Context(), m, rs) {
-		if p.err != nil {
-			var x *Extension
-			if p.delta.Done != nil {
-				x = f.extension(*p.delta.Done)
-			}
-			s.fail(p.err, x)
+func (f *format) stream(w http.ResponseWriter, r *http.Request, parts iter.Seq2[Part, error]) {
+	n := f.Draws()
+	c := http.NewResponseController(w)
+	s := &streaming{format: f, sender: sender{w: w, control: c}, done: make([]*Done, n), begun: make([]bool, n), offsets: make([]int, n)}
+	for p, err := range parts {
+		if err != nil {
+			s.fail(err, f.extension(p.Done))
 			return
 		}
-		if p.delta.Event != nil {
-			resp := f.chunk(p.index, router.Delta{}, "", 0)
-			resp.R2 = &Extension{Event: p.delta.Event}
-			s.send(resp)
-		}
-		role := ""
-		if !begun[p.index] && p.delta.Event == nil {
-			role, begun[p.index] = "assistant", true
-		}
-		if d := p.delta; d.Text != "" || len(d.LogProbs) > 0 || role != "" {
-			s.send(f.chunk(p.index, d, role, offsets[p.index]))
-			for _, piece := range d.Pieces {
-				offsets[p.index] += len([]rune(piece))
-			}
-		}
-		if c := p.delta.Done; c != nil {
-			got[p.index], done[p.index] = *c, true
-			resp := f.chunk(p.index, router.Delta{}, "", 0)
-			resp.Choices[0].Finish = new(string(c.Finish))
-			resp.R2 = f.extension(*c)
-			s.send(resp)
-		}
+		s.part(p)
 		if s.err != nil {
 			return // the client is gone
 		}
 	}
-	if r.Context().Err() != nil {
-		return
+	switch {
+	case r.Context().Err() != nil:
+		s.fail(context.Cause(r.Context()), nil)
+	case slices.Contains(s.done, nil):
+		s.fail(errNoEnd, nil)
+	default:
+		if f.Usage {
+			resp := f.response("chat.completion.chunk")
+			resp.Usage = f.total(s.done)
+			s.send(resp)
+		}
+		s.write("[DONE]")
 	}
-	if slices.Contains(done, false) {
-		s.fail(errors.New("the model stopped without an end to its answer"), nil)
-		return
-	}
-	if f.usage {
-		resp := f.response("chat.completion.chunk")
-		resp.Usage = f.total(got)
+}
+
+// part writes the chunks of one.
+func (s *streaming) part(p Part) {
+	if p.Event != nil {
+		resp := s.chunk(p, "")
+		resp.R2 = &Extension{Event: p.Event}
 		s.send(resp)
+		p.Event = nil
 	}
-	s.write("[DONE]")
+	role := ""
+	if !s.begun[p.Index] && (p.Text != "" || len(p.Tokens) > 0 || len(p.Calls) > 0 || p.Done != nil) {
+		s.begun[p.Index] = true
+		if s.Chat != nil {
+			role = s.role()
+		}
+	}
+	if p.Text != "" || len(p.Tokens) > 0 || len(p.Calls) > 0 || role != "" || p.Prompt != nil {
+		s.send(s.chunk(p, role))
+	}
+	if p.Done == nil {
+		return
+	}
+	s.done[p.Index] = p.Done
+	resp := s.chunk(Part{Index: p.Index}, "")
+	resp.Choices[0].Finish, resp.Choices[0].Stop = &p.Done.Finish, p.Done.Stop
+	resp.R2 = s.extension(p.Done)
+	s.send(resp)
 }
 
 // chunk is one with a part of an answer in it.
-func (f *format) chunk(index int, d router.Delta, role string, offset int) *Response {
+func (s *streaming) chunk(p Part, role string) *Response {
+	f := s.format
 	resp := f.response("chat.completion.chunk")
-	ch := Choice{Index: index}
-	if len(d.LogProbs) > 0 {
-		ch.LogProbs = f.logProbs(d.LogProbs, d.Pieces, offset)
+	ch := Choice{Index: p.Index}
+	if len(p.Tokens) > 0 {
+		ch.LogProbs, ch.IDs = f.logProbs(p.Tokens, &s.offsets[p.Index]), f.ids(p.Tokens)
 	}
-	if f.chat {
-		ch.Delta = &Turn{Role: role}
-		if d.Text != "" || role != "" {
-			ch.Delta.Content = &d.Text
+	if p.Prompt != nil {
+		if ids := f.promptIDs(p.Prompt); f.Chat != nil {
+			resp.PromptIDs = ids
+		} else {
+			ch.PromptIDs = ids
+		}
+	}
+	if f.Chat != nil {
+		ch.Delta = &Turn{Role: role, Calls: p.Calls}
+		if p.Text != "" || role != "" {
+			ch.Delta.Content = &p.Text
 		}
 	} else {
-		ch.Text = &d.Text
+		ch.Text = &p.Text
+	}
+	if f.ContinuousUsage {
+		s.count(p)
+		resp.Usage = &Usage{Prompt: s.in, Completion: s.out, Total: s.in + s.out}
 	}
 	resp.Choices = append(resp.Choices, ch)
 	return resp
 }
 
+// count adds what is known so far to a usage that is told with every chunk.
+func (s *streaming) count(p Part) {
+	if p.In > 0 && p.Index%s.BestOf == 0 {
+		s.in += p.In
+	}
+	s.out += p.Out
+}
+
 // A sender writes server-sent events. The first error stays, and ends it.
 type sender struct {
-	w     http.ResponseWriter
-	flush func() error
-	begun bool
-	err   error
+	w       http.ResponseWriter
+	control *http.ResponseController
+	begun   bool
+	err     error
 }
+
+// slowest is how long a client may take to read one event, once the connection's buffers are full.
+const slowest = 30 * time.Second
 
 func (s *sender) send(v any) {
 	data, err := json.Marshal(v)
@@ -168,8 +146,9 @@ func (s *sender) write(data string) {
 		s.w.Header().Set("Cache-Control", "no-store")
 		s.w.WriteHeader(http.StatusOK)
 	}
+	s.control.SetWriteDeadline(time.Now().Add(slowest)) // where the writer has none, there is nothing to wait for
 	if _, s.err = s.w.Write([]byte("data: " + data + "\n\n")); s.err == nil {
-		s.err = s.flush()
+		s.err = s.control.Flush()
 	}
 }
 

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"reflect"
+	"io"
+	"maps"
+	"slices"
 )
 
 func str(raw json.RawMessage, to *string) error {
@@ -22,10 +24,40 @@ func boolean(raw json.RawMessage, to *bool) error {
 	return nil
 }
 
+// unless reads a boolean that is true by default.
+func unless(raw json.RawMessage, to *bool) error {
+	if err := boolean(raw, to); err != nil {
+		return err
+	}
+	*to = !*to
+	return nil
+}
+
+// name reads a string that is not empty.
+func name(raw json.RawMessage, to *string) error {
+	if err := str(raw, to); err != nil {
+		return err
+	}
+	if *to == "" {
+		return errors.New("it is empty")
+	}
+	return nil
+}
+
 func integer[T int | int64](raw json.RawMessage, to *T, least, most int64) error {
 	if json.Unmarshal(raw, to) != nil || int64(*to) < least || int64(*to) > most {
 		return fmt.Errorf("want a whole number from %d to %d, got %.40s", least, most, raw)
 	}
+	return nil
+}
+
+// counted reads a whole number of which none is something else than 0.
+func counted(raw json.RawMessage, to **int, least, most int64) error {
+	var n int
+	if err := integer(raw, &n, least, most); err != nil {
+		return err
+	}
+	*to = &n
 	return nil
 }
 
@@ -70,18 +102,91 @@ func texts(raw json.RawMessage) ([]string, error) {
 	return list, nil
 }
 
-// only accepts the one value that changes nothing.
-func only(neutral string) setter {
-	var want any
-	if err := json.Unmarshal([]byte(neutral), &want); err != nil {
-		panic(err)
+// someTexts reads what texts does, or an empty array.
+func someTexts(raw json.RawMessage) ([]string, error) {
+	var none []json.RawMessage
+	if json.Unmarshal(raw, &none) == nil && len(none) == 0 {
+		return nil, nil
 	}
-	return func(_ *call, raw json.RawMessage) error {
-		var got any
-		d := json.NewDecoder(bytes.NewReader(raw))
-		if err := d.Decode(&got); err != nil || !reflect.DeepEqual(got, want) {
-			return fmt.Errorf("only %s is supported, got %.40s", neutral, raw)
+	return texts(raw)
+}
+
+// ids reads an array of token ids.
+func ids(raw json.RawMessage, most int) ([]int32, error) {
+	var list []*int32
+	if json.Unmarshal(raw, &list) != nil {
+		return nil, fmt.Errorf("want an array of token ids, got %.40s", raw)
+	}
+	if len(list) > most {
+		return nil, fmt.Errorf("want at most %d token ids, got %d", most, len(list))
+	}
+	out := make([]int32, len(list))
+	for i, id := range list {
+		if id == nil || *id < 0 {
+			return nil, fmt.Errorf("item %d is not a token id", i)
 		}
-		return nil
+		out[i] = *id
 	}
+	return out, nil
+}
+
+// members are the fields of a JSON object that is all of the text; none comes twice.
+func members(text []byte) (map[string]json.RawMessage, error) {
+	d := json.NewDecoder(bytes.NewReader(text))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return nil, errors.New("want a JSON object")
+	}
+	m := map[string]json.RawMessage{}
+	for d.More() {
+		t, err := d.Token()
+		if err != nil {
+			return nil, fmt.Errorf("want a JSON object: %w", err)
+		}
+		name := t.(string) // a key of an object is one
+		if name == "" {
+			return nil, errors.New("a name in it is empty")
+		}
+		var raw json.RawMessage
+		if err := d.Decode(&raw); err != nil {
+			return nil, fmt.Errorf("want a JSON object: %q: %w", name, err)
+		}
+		if _, twice := m[name]; twice {
+			return nil, fmt.Errorf("%q is there twice", name)
+		}
+		m[name] = raw
+	}
+	if _, err := d.Token(); err != nil {
+		return nil, fmt.Errorf("want a JSON object: %w", err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, errors.New("there is more after the JSON object")
+	}
+	return m, nil
+}
+
+// object reads an object whose fields are known.
+func object(raw json.RawMessage, known map[string]func(json.RawMessage) error, required ...string) error {
+	m, err := members(raw)
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		set, ok := known[name]
+		switch {
+		case string(m[name]) == "null":
+			delete(m, name)
+		case !ok:
+			return fmt.Errorf("%s is not supported", name)
+		default:
+			if err := set(m[name]); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+	}
+	for _, name := range required {
+		if _, ok := m[name]; !ok {
+			return fmt.Errorf("%s is missing", name)
+		}
+	}
+	return nil
 }
