@@ -126,10 +126,10 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// The samples of a group share the prompt's whole pages: each computes only the rest of the prompt.
+// The samples of a group share the prompt: it is computed once, and its whole pages are there once.
 func TestGroupSharesPrompt(t *testing.T) {
-	for _, c := range []struct{ prompt, tail int }{{10, 2}, {12, 4}, {13, 1}, {3, 3}} {
-		r := newRig(t, Options{Vocab: testVocab, Context: 64}, 40, 4)
+	for _, c := range []struct{ prompt, tail int }{{10, 2}, {12, 0}, {13, 1}, {3, 3}} {
+		r := newRig(t, Options{Vocab: testVocab, Context: 64, TokensPerStep: c.prompt, MaxSequences: 8}, 40, 4)
 		most := 0
 		r.fake.onStep = func(b *batch.Batch) error {
 			pages := map[int32]bool{}
@@ -141,17 +141,17 @@ func TestGroupSharesPrompt(t *testing.T) {
 			most = max(most, len(pages))
 			return nil
 		}
-		req := Request{Prompt: seq(1, c.prompt), Samples: 8, Limit: 2, Sampling: warm}
-		r.want(t, req)
+		samples := min(8, c.prompt)
+		r.want(t, Request{Prompt: seq(1, c.prompt), Samples: samples, Limit: 2, Sampling: warm})
 		s := r.Stats()
-		if want := int64(c.prompt + 7*c.tail + 8); s.Tokens != want {
+		if want := int64(c.prompt + samples); s.Tokens != want {
 			t.Errorf("prompt of %d: %d tokens computed, want %d", c.prompt, s.Tokens, want)
 		}
 		if s.Steps != 2 {
 			t.Errorf("prompt of %d: %d steps for 2 tokens", c.prompt, s.Steps)
 		}
 		shared := (c.prompt - c.tail) / 4
-		if want := shared + 8*((c.prompt+1+3)/4-shared); most > want {
+		if want := shared + samples*((c.prompt+1+3)/4-shared); most > want {
 			t.Errorf("prompt of %d: %d pages in use, want at most %d", c.prompt, most, want)
 		}
 	}
@@ -453,8 +453,8 @@ func TestStepFails(t *testing.T) {
 	if err := <-waits; err != nil {
 		t.Errorf("the waiting one: %v", err)
 	}
-	if n := r.Stats().Reused; n != 2*8 {
-		t.Errorf("%d tokens reused, want 16, those of each request's second sample: the failed step's pages were found", n)
+	if n := r.Stats().Reused; n != 2*9 {
+		t.Errorf("%d tokens reused, want 18, those of each request's second sample: the failed step's pages were found", n)
 	}
 }
 

@@ -257,6 +257,9 @@ func (f *fake) Step(b *batch.Batch, draws []sample.Draw) ([]Token, error) {
 	if err := f.writeAll(b, chains); err != nil {
 		return nil, fmt.Errorf("%w: %w", err, ErrFatal)
 	}
+	if err := f.copy(b); err != nil {
+		return nil, fmt.Errorf("%w: %w", err, ErrFatal)
+	}
 	for s := range b.Sequences() { // nobody may have written over what another needs
 		if _, err := f.read(b, s, b.Lengths[s]); err != nil {
 			return nil, fmt.Errorf("sequence %d, after the step: %w: %w", s, err, ErrFatal)
@@ -326,6 +329,25 @@ func (f *fake) write(b *batch.Batch, s int, chains []uint64) error {
 	return nil
 }
 
+// copy copies rows that hold something, to rows that this step neither writes nor copies.
+func (f *fake) copy(b *batch.Batch) error {
+	if len(b.From) != len(b.To) || len(b.From) > f.MaxSequences*f.size {
+		return fmt.Errorf("%d rows to copy to %d", len(b.From), len(b.To))
+	}
+	taken := map[int32]bool{}
+	for _, row := range append(slices.Clone(b.Slots), b.From...) {
+		taken[row] = true
+	}
+	for i, from := range b.From {
+		if !f.slots[from].written || taken[b.To[i]] {
+			return fmt.Errorf("row %d (%+v) is copied to %d", from, f.slots[from], b.To[i])
+		}
+		taken[b.To[i]] = true
+		f.slots[b.To[i]] = f.slots[from]
+	}
+	return nil
+}
+
 // read walks the first n positions of sequence s through its pages.
 func (f *fake) read(b *batch.Batch, s int, n int32) (chain uint64, err error) {
 	content, err := f.content(b.Adapters[s])
@@ -378,9 +400,12 @@ func (f *fake) wellFormed(b *batch.Batch, draws []sample.Draw) error {
 			}
 		}
 	}
+	if len(b.Want) > f.TokensPerStep {
+		return fmt.Errorf("%d wanted rows", len(b.Want))
+	}
 	last := int32(-1)
 	for i, row := range b.Want {
-		if row <= last || int(row) >= len(b.Tokens) {
+		if row < last || row == last && (draws[i].Score || draws[i-1].Score) || int(row) >= len(b.Tokens) {
 			return fmt.Errorf("wanted rows %v", b.Want)
 		}
 		last = row

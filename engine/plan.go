@@ -14,18 +14,20 @@ type plan struct {
 	parts []part
 	batch batch.Batch
 	draws []sample.Draw
+	rows  int // that are wanted
 }
 
 // A part is the next n tokens of a sequence.
 type part struct {
 	seq    *sequence
 	n      int
-	scores int  // wanted rows that score the prompt
-	draws  bool // the last row is drawn from
+	scores int         // wanted rows that score the prompt
+	draws  bool        // the last row is drawn from
+	forks  []*sequence // whose first tokens are drawn from the same row
 }
 
 func (p *plan) reset() {
-	p.parts, p.draws = p.parts[:0], p.draws[:0]
+	p.parts, p.draws, p.rows = p.parts[:0], p.draws[:0], 0
 	p.batch.Reset()
 }
 
@@ -44,13 +46,13 @@ func (p *plan) fill(size, vocab int) {
 	scores, masks := false, false
 	for i := range p.parts {
 		t := &p.parts[i]
-		t.want()
 		scores = scores || t.scores > 0
 		masks = masks || t.draws && t.seq.bound()
 	}
 	p.batch.Starts = append(p.batch.Starts, 0)
 	for i := range p.parts {
 		p.tokens(&p.parts[i], size)
+		p.copies(&p.parts[i], size)
 		p.wanted(&p.parts[i], scores)
 		if masks {
 			p.masks(&p.parts[i], vocab)
@@ -84,6 +86,16 @@ func (p *plan) tokens(t *part, size int) {
 	b.Adapters = append(b.Adapters, int32(q.job.slot))
 }
 
+// copies appends where t's forks have the tokens of the page that t's prompt does not fill.
+func (p *plan) copies(t *part, size int) {
+	for _, f := range t.forks {
+		for i := f.cached; i < f.known(); i++ {
+			p.batch.From = append(p.batch.From, t.seq.pages[i/size]*int32(size)+int32(i%size))
+			p.batch.To = append(p.batch.To, f.pages[i/size]*int32(size)+int32(i%size))
+		}
+	}
+}
+
 // wanted appends t's wanted rows and their draws.
 func (p *plan) wanted(t *part, targets bool) {
 	q, b := t.seq, &p.batch
@@ -98,12 +110,20 @@ func (p *plan) wanted(t *part, targets bool) {
 	if !t.draws {
 		return
 	}
+	p.drawn(q, targets)
+	for _, f := range t.forks {
+		p.drawn(f, targets)
+	}
+}
+
+// drawn appends the last row so far as one that q draws from.
+func (p *plan) drawn(q *sequence, targets bool) {
+	j, b := q.job, &p.batch
 	b.Want = append(b.Want, int32(len(b.Tokens)-1))
 	if targets {
 		b.Targets = append(b.Targets, -1)
 	}
-	b.Temperatures = append(b.Temperatures, q.job.Sampling.Temperature)
-	j := q.job
+	b.Temperatures = append(b.Temperatures, j.Sampling.Temperature)
 	p.draws = append(p.draws, sample.Draw{
 		Params: j.Sampling, Sample: uint32(q.sample), Step: uint32(q.drawn()), Prompt: j.Prompt, Drawn: q.tokens[len(j.Prompt):],
 		Top: j.Top, Raw: j.Raw || j.RawTop > 0, RawTop: j.RawTop,
@@ -112,16 +132,24 @@ func (p *plan) wanted(t *part, targets bool) {
 
 // masks appends the masks of t's wanted rows: every id for those that nothing binds.
 func (p *plan) masks(t *part, vocab int) {
-	rows := t.scores
-	if t.draws && !t.seq.bound() {
-		rows++
+	for range t.scores {
+		p.mask(nil, vocab)
 	}
-	for range rows {
-		n, words := len(p.batch.Masks), (vocab+31)/32
-		p.batch.Masks = slices.Grow(p.batch.Masks, words)[:n+words]
-		everything(p.batch.Masks[n:], vocab)
+	if t.draws {
+		p.mask(t.seq, vocab)
 	}
-	if t.draws && t.seq.bound() {
-		p.batch.Masks = append(p.batch.Masks, t.seq.mask...)
+	for _, f := range t.forks {
+		p.mask(f, vocab)
 	}
+}
+
+// mask appends what q may draw next; nil may draw every id.
+func (p *plan) mask(q *sequence, vocab int) {
+	if q != nil && q.bound() {
+		p.batch.Masks = append(p.batch.Masks, q.mask...)
+		return
+	}
+	n, words := len(p.batch.Masks), (vocab+31)/32
+	p.batch.Masks = slices.Grow(p.batch.Masks, words)[:n+words]
+	everything(p.batch.Masks[n:], vocab)
 }

@@ -17,9 +17,10 @@ import (
 // of what was drawn before, seed, sample and step. The first can always go on, as any one request fits alone.
 //
 // A sequence shares the whole pages of its beginning with all that begin alike under the same adapter, the
-// samples of its own request first of all, and computes the rest into pages of its own. So nothing is ever
-// written to a shared page: instead of copying a part-filled page, each computes its few tokens again, which
-// gives equal bits since a row depends on its own sequence only.
+// samples of its own request first of all, and computes the rest into pages of its own: nothing is ever
+// written to a shared page. A sample placed in the step that ends another one's prompt is a fork of it: it
+// draws from the same row, and the part-filled page is copied. All this gives equal bits, since a row depends
+// on its own sequence only.
 type scheduler struct {
 	Options
 	pages   *kvcache.Pool
@@ -158,7 +159,7 @@ func (s *scheduler) displace() {
 		if q == nil || q.job.Priority >= s.running[len(s.running)-1].job.Priority {
 			return
 		}
-		if len(s.running) == s.MaxSequences || !s.place(q) {
+		if len(s.running) == s.MaxSequences || !s.place(q, q.reusable()) {
 			s.preempt()
 			continue
 		}
@@ -203,17 +204,56 @@ func (s *scheduler) preempt() {
 
 // admit places waiting sequences while there is room.
 func (s *scheduler) admit(budget *int) {
-	for *budget > 0 && len(s.running) < s.MaxSequences {
+	for len(s.running) < s.MaxSequences {
 		q := s.waiting()
-		if q == nil || !s.place(q) {
+		if q == nil {
+			return
+		}
+		twin := s.twin(q)
+		if *budget == 0 && (twin == nil || s.plan.rows == s.TokensPerStep) {
+			return
+		}
+		reusable := q.reusable()
+		if twin != nil {
+			reusable = q.known()
+		}
+		if !s.place(q, reusable) {
+			return
+		}
+		if twin != nil && q.left() >= s.pages.Size() { // a page that both begin with was given up just now
+			s.release(q)
 			return
 		}
 		s.ready = slices.Delete(s.ready, 0, 1)
 		s.running = insert(s.running, q)
+		if twin != nil {
+			*budget = max(0, *budget-1) // a row that is wanted, so that there is room for all that are
+			s.fork(twin, q)
+			continue
+		}
 		n := min(q.left(), *budget, s.Chunk)
 		*budget -= n
 		s.include(q, n)
 	}
+}
+
+// twin is the part of the plan whose last row is what q, which has not begun, begins to draw from.
+func (s *scheduler) twin(q *sequence) *part {
+	if q.drawn() > 0 || q.job.Limit == 0 || q.sample == 0 && q.job.scoring() {
+		return nil
+	}
+	at := slices.IndexFunc(s.plan.parts, func(t part) bool { return t.seq.job == q.job && t.draws && t.seq.drawn() == 0 })
+	if at < 0 {
+		return nil
+	}
+	return &s.plan.parts[at]
+}
+
+// fork makes q, which is placed, begin with t's last row.
+func (s *scheduler) fork(t *part, q *sequence) {
+	t.forks = append(t.forks, q)
+	s.plan.rows++
+	s.count.reused += int64(q.left())
 }
 
 // waiting is the sequence to be placed next, the first of those that are ready, or nil.
@@ -239,15 +279,15 @@ func (s *scheduler) waiting() *sequence {
 	return s.ready[0]
 }
 
-// place gives q a page for each of its tokens, those found by prefix first. It leaves a page to each
-// running sequence, so that the newcomer is not soon in the way.
-func (s *scheduler) place(q *sequence) bool {
+// place gives q a page for each of its tokens, those found by prefix first, among its first reusable ones. It
+// leaves a page to each running sequence, so that the newcomer is not soon in the way.
+func (s *scheduler) place(q *sequence, reusable int) bool {
 	size := s.pages.Size()
 	if q.pages == nil {
 		q.pages = make([]int32, 0, s.pages.Need(q.job.stored()))
 	}
 	q.node = s.pages.Root(q.job.space)
-	for size*(q.filled+1) <= q.reusable() {
+	for size*(q.filled+1) <= reusable {
 		page, node, ok := s.pages.Find(q.node, q.tokens[size*q.filled:size*(q.filled+1)])
 		if !ok {
 			break
@@ -256,7 +296,11 @@ func (s *scheduler) place(q *sequence) bool {
 		q.filled++
 	}
 	need := s.pages.Need(q.known()) - len(q.pages)
-	if s.pages.Idle() < need+len(s.running) {
+	spare := len(s.running)
+	if need == 0 {
+		spare++ // q itself takes one in the next step
+	}
+	if s.pages.Idle() < need+spare {
 		s.release(q)
 		return false
 	}
@@ -275,7 +319,12 @@ func (s *scheduler) place(q *sequence) bool {
 // include plans the next n tokens of q. The pages they complete can be found from now on, by
 // sequences of the same step too: every layer stores all keys and values before it attends.
 func (s *scheduler) include(q *sequence, n int) {
-	s.plan.parts = append(s.plan.parts, part{seq: q, n: n})
+	t := part{seq: q, n: n}
+	t.want()
+	if s.plan.rows += t.scores; t.draws {
+		s.plan.rows++
+	}
+	s.plan.parts = append(s.plan.parts, t)
 	size := s.pages.Size()
 	for size*(q.filled+1) <= q.cached+n {
 		q.node = s.pages.Keep(q.pages[q.filled], q.node, q.tokens[size*q.filled:size*(q.filled+1)])
@@ -335,6 +384,15 @@ func (s *scheduler) commit(tokens []Token) error {
 			q.done = Length
 			s.tell(q, Token{ID: -1})
 		}
+		for _, f := range part.forks {
+			f.cached = f.known()
+			if err := s.grow(f, tokens[0]); err != nil {
+				return err
+			}
+			tokens = tokens[1:]
+		}
+	}
+	for _, q := range s.running {
 		if q.done != Running {
 			s.release(q)
 		}

@@ -88,6 +88,10 @@ func (p *Pass) block(i int, x kernels.Tensor) {
 		k, v = p.kv.k[i], p.kv.v[i]
 	}
 	be.Attention(a.att, a.lse, q, k, v, p.attn())
+	if p.kv != nil {
+		p.copyRows(k)
+		p.copyRows(v)
+	}
 	d.linear(a.h, a.att, l.o)
 	p.adapt(a.h, a.att, i, siteO)
 	be.Add(a.mid, x, a.h)
@@ -101,6 +105,17 @@ func (p *Pass) block(i int, x kernels.Tensor) {
 	d.linear(a.h, a.ff, l.down)
 	p.adapt(a.h, a.ff, i, siteDown)
 	be.Add(x, a.mid, a.h)
+}
+
+// copyRows copies the batch's rows From of a layer's keys or values to its rows To, by way of where the
+// batch's own keys were.
+func (p *Pass) copyRows(cache kernels.Tensor) {
+	_, by, _ := p.d.columns(p.room.qkv)
+	for i := 0; i < len(p.b.From); i += by.Rows {
+		n := min(by.Rows, len(p.b.From)-i)
+		p.d.be.Gather(by.Slice(0, n), cache, p.from.Slice(i, n))
+		p.d.be.Scatter(cache, by.Slice(0, n), p.to.Slice(i, n))
+	}
 }
 
 // Forward runs the loaded batch, filling the cache where there is one.

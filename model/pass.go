@@ -32,6 +32,7 @@ type Pass struct {
 	kv   *Cache
 
 	ids, pos, want, targets, slots kernels.Tensor
+	from, to                       kernels.Tensor // rows of the cache that are copied
 	starts, lengths, pages         kernels.Tensor
 	temperature, mask              kernels.Tensor
 	room                           activations
@@ -61,6 +62,7 @@ func (d *Decoder) NewPass(s Size) *Pass {
 	p.starts, p.lengths = ints(s.Sequences+1, 1), ints(s.Sequences, 1)
 	if s.Pages > 0 {
 		p.pages = ints(s.Sequences, s.Pages)
+		p.from, p.to = ints(s.Sequences*s.PageSize, 1), ints(s.Sequences*s.PageSize, 1)
 	}
 	p.temperature = d.be.New(kernels.F32, s.Wanted, 1)
 	if s.Masks {
@@ -116,6 +118,9 @@ func (p *Pass) Load(b *batch.Batch, ads []*Adapter, kv *Cache) error {
 	if len(b.Masks) > 0 && !s.Masks {
 		return fmt.Errorf("model: batch with masks, but there is no room for them")
 	}
+	if n := len(b.From); n != len(b.To) || n > s.Sequences*s.PageSize {
+		return fmt.Errorf("model: batch copies %d rows to %d of the cache, there is room for %d", n, len(b.To), s.Sequences*s.PageSize)
+	}
 	for _, q := range b.Positions {
 		if int(q) >= p.d.Context {
 			return fmt.Errorf("model: position %d is beyond the context of %d", q, p.d.Context)
@@ -133,6 +138,8 @@ func (p *Pass) Load(b *batch.Batch, ads []*Adapter, kv *Cache) error {
 	}
 	if kv != nil {
 		p.write(p.slots, b.Slots)
+		p.write(p.from, b.From)
+		p.write(p.to, b.To)
 		for i, pages := range b.Pages {
 			p.write(p.pages.Slice(i, 1).Columns(0, len(pages)), pages)
 		}
