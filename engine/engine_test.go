@@ -187,6 +187,15 @@ func TestPrefixReuse(t *testing.T) {
 	scored := req
 	scored.PromptLogProbs = true
 	check("scored", scored, 32)
+	check("scored again", scored, 16) // of the five pages of scores, the last says what follows the fourth
+	scored.Prompt = seq(1, 33)
+	check("a longer one scored", scored, 33+9-16)
+	scored.Prompt, scored.Limit, scored.Samples = seq(1, 32), 0, 1
+	check("only scored", scored, 31-28)
+	scored.PromptRanks = true
+	check("with ranks, which are not kept", scored, 31)
+	scored.PromptRanks, scored.Salt = false, "other"
+	check("under another salt", scored, 31)
 
 	other := req
 	other.Adapter = 1

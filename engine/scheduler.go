@@ -30,7 +30,8 @@ type scheduler struct {
 	hold    bool        // start no further job
 	arrived uint64      // jobs so far
 	plan    plan
-	news    []news // of the last step, for the readers
+	news    []news    // of the last step, for the readers
+	first   []float32 // room for the scores of a page
 	count   counters
 }
 
@@ -286,6 +287,9 @@ func (s *scheduler) place(q *sequence, reusable int) bool {
 	if q.pages == nil {
 		q.pages = make([]int32, 0, s.pages.Need(q.job.stored()))
 	}
+	if q.sample == 0 && q.job.scoring() {
+		s.adopt(q.job)
+	}
 	q.node = s.pages.Root(q.job.space)
 	for size*(q.filled+1) <= reusable {
 		page, node, ok := s.pages.Find(q.node, q.tokens[size*q.filled:size*(q.filled+1)])
@@ -373,6 +377,9 @@ func (s *scheduler) commit(tokens []Token) error {
 		for range part.scores {
 			q.job.scored(tokens[0])
 			tokens = tokens[1:]
+		}
+		if part.scores > 0 && !q.job.scoring() {
+			s.remember(q.job)
 		}
 		s.count.scored += int64(part.scores)
 		if part.draws {

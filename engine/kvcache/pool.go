@@ -19,6 +19,7 @@ type Pool struct {
 	size   int
 	pages  []page // and one more: the head of the ring of idle pages, oldest first
 	tokens []int32
+	scores []float32
 	table  []int32 // first page of each bucket, or none
 	idle   int
 	cached int
@@ -29,6 +30,7 @@ type Pool struct {
 // A page is idle when it has no references. It is findable when it has a node.
 type page struct {
 	refs       int32
+	scored     bool  // the log-probabilities of its tokens are known
 	prev, next int32 // in the ring of idle pages
 	chain      int32 // the next page of the same bucket, or none
 	node       Node
@@ -51,6 +53,7 @@ func New(pages, size int) *Pool {
 		size:   size,
 		pages:  make([]page, pages+1),
 		tokens: make([]int32, pages*size),
+		scores: make([]float32, pages*size),
 		table:  make([]int32, buckets),
 		roots:  map[string]Node{},
 	}
@@ -133,15 +136,15 @@ func (p *Pool) prune() {
 
 // Find looks for the page that continues parent with tokens, a page of them, and takes a reference.
 func (p *Pool) Find(parent Node, tokens []int32) (i int32, n Node, ok bool) {
-	i = p.lookup(p.bucket(parent, tokens), parent, tokens)
-	if i == none {
+	i, n, ok = p.Peek(parent, tokens)
+	if !ok {
 		return none, 0, false
 	}
 	if p.pages[i].refs == 0 {
 		p.wake(i)
 	}
 	p.pages[i].refs++
-	return i, p.pages[i].node, true
+	return i, n, true
 }
 
 // Keep makes page i, which continues parent with tokens, findable and returns its node. Where another
@@ -168,7 +171,7 @@ func (p *Pool) Keep(i int32, parent Node, tokens []int32) Node {
 // before find nothing and lead nowhere after.
 func (p *Pool) Drop() {
 	for i := range p.ring() {
-		p.pages[i].node, p.pages[i].parent = 0, 0
+		p.pages[i].node, p.pages[i].parent, p.pages[i].scored = 0, 0, false
 	}
 	for b := range p.table {
 		p.table[b] = none
@@ -208,7 +211,7 @@ func (p *Pool) forget(i int32) {
 		at = &p.pages[*at].chain
 	}
 	*at = e.chain
-	e.node, e.parent = 0, 0
+	e.node, e.parent, e.scored = 0, 0, false
 	p.cached--
 }
 

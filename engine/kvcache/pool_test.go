@@ -2,6 +2,7 @@ package kvcache
 
 import (
 	"fmt"
+	"hash/fnv"
 	"slices"
 	"strings"
 	"testing"
@@ -22,6 +23,7 @@ type machine struct {
 	pool    *Pool
 	running []*held
 	holds   map[int32]string // the whole prefix that was last written to a page
+	scored  int              // pages found with their scores
 }
 
 func (m *machine) key(s *held, pages int) string {
@@ -43,6 +45,11 @@ func (m *machine) start(t *rapid.T) {
 		if got, want := m.holds[i], m.key(s, len(s.pages)); got != want {
 			t.Fatalf("page %d was found for %s and holds %s", i, want, got)
 		}
+		if scores, ok := m.pool.Scores(i); ok && !slices.Equal(scores, m.scores(s, len(s.pages))) {
+			t.Fatalf("page %d of %s has scores %v, want %v", i, m.holds[i], scores, m.scores(s, len(s.pages)))
+		} else if ok {
+			m.scored++
+		}
 	}
 	m.running = append(m.running, s)
 	for len(s.pages)*m.pool.Size() < n {
@@ -62,8 +69,23 @@ func (m *machine) start(t *rapid.T) {
 		}
 		s.pages = append(s.pages, i)
 		m.holds[i] = m.key(s, len(s.pages))
-		s.node = m.pool.Keep(i, s.node, s.tokens[(len(s.pages)-1)*m.pool.Size():][:m.pool.Size()])
+		parent, tokens := s.node, s.tokens[(len(s.pages)-1)*m.pool.Size():][:m.pool.Size()]
+		s.node = m.pool.Keep(i, parent, tokens)
+		if j, _, ok := m.pool.Peek(parent, tokens); ok && rapid.Bool().Draw(t, "scored") {
+			m.pool.SetScores(j, m.scores(s, len(s.pages)))
+		}
 	}
+}
+
+// scores are a function of the whole prefix.
+func (m *machine) scores(s *held, pages int) []float32 {
+	out := make([]float32, m.pool.Size())
+	for i := range out {
+		h := fnv.New32()
+		fmt.Fprint(h, m.key(s, pages), i)
+		out[i] = float32(h.Sum32())
+	}
+	return out
 }
 
 func (m *machine) finish(t *rapid.T) {
@@ -102,6 +124,7 @@ func (m *machine) check(t *rapid.T) {
 // Pages are never in two hands unless both hold the same prefix, none is lost, and a page found holds
 // what it is found for.
 func TestPool(t *testing.T) {
+	scored := 0
 	rapid.Check(t, func(t *rapid.T) {
 		m := &machine{
 			pool:  New(rapid.IntRange(1, 12).Draw(t, "pool"), rapid.IntRange(1, 3).Draw(t, "size")),
@@ -110,7 +133,11 @@ func TestPool(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"start": m.start, "again": m.start, "finish": m.finish, "drop": m.drop, "": m.check,
 		})
+		scored += m.scored
 	})
+	if scored < 50 {
+		t.Errorf("only %d pages were found with scores", scored)
+	}
 }
 
 // The least recently used prefix is given up first, its end before its beginning, and only when no
@@ -209,6 +236,27 @@ func TestCheckSees(t *testing.T) {
 		c.spoil(p)
 		if err := p.Check(none); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+}
+
+// Any number of spaces may be named: those that lead to no page are forgotten, the others are not.
+func TestManySpaces(t *testing.T) {
+	p := New(4, 1)
+	for n := range 3 {
+		i, _ := p.Take()
+		p.Keep(i, p.Root(fmt.Sprint("kept ", n)), []int32{5})
+		p.Release(i)
+	}
+	for n := range 1000 {
+		p.Root(fmt.Sprint(n))
+	}
+	if len(p.roots) > 20 {
+		t.Errorf("%d roots for 4 pages", len(p.roots))
+	}
+	for n := range 3 {
+		if _, _, ok := p.Find(p.Root(fmt.Sprint("kept ", n)), []int32{5}); !ok {
+			t.Errorf("page %d is lost", n)
 		}
 	}
 }
