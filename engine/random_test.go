@@ -51,15 +51,30 @@ func (r *rig) start(t testing.TB, ctx context.Context, done chan error) *rig {
 	return r
 }
 
+// prompts moves what the first event says of the prompt to the first sample, whose event may come later.
+type prompts struct{ first Event }
+
+func (p *prompts) add(out [][]Event, e Event) {
+	if e.Prompt != nil {
+		p.first = e
+	}
+	e.Prompt, e.PromptRanks, e.PromptTop = nil, nil, nil
+	if e.Sample == 0 && len(out[0]) == 0 {
+		e.Prompt, e.PromptRanks, e.PromptTop = p.first.Prompt, p.first.PromptRanks, p.first.PromptTop
+	}
+	e.Start = nil // says how it ran, not what came of it
+	out[e.Sample] = append(out[e.Sample], e)
+}
+
 // collect runs a request to its end and sorts its events by sample.
 func (r *rig) collect(ctx context.Context, req Request) ([][]Event, error) {
 	out := make([][]Event, max(0, req.Samples))
+	var p prompts
 	for e, err := range r.Generate(ctx, req) {
 		if err != nil {
 			return out, err
 		}
-		e.Start = nil // says how it ran, not what came of it
-		out[e.Sample] = append(out[e.Sample], e)
+		p.add(out, e)
 	}
 	return out, nil
 }
@@ -147,22 +162,7 @@ func randomWishes(rng *rand.Rand, o Options, r *Request) {
 func TestRandomSchedules(t *testing.T) {
 	count, preempted, reused := 0, int64(0), int64(0)
 	rapid.Check(t, func(t *rapid.T) {
-		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
-		size := 1 + rng.IntN(5)
-		pages := 3 + rng.IntN(20)
-		o := Options{Vocab: testVocab, Context: 40, Adapters: rng.IntN(3), TokensPerStep: 1 + rng.IntN(24), MaxSequences: 1 + rng.IntN(8)}
-		p := &player{
-			rng: rng, fake: newFake(o, pages, size),
-			sched: &scheduler{Options: o.complete(), pages: kvcache.New(pages, size)},
-		}
-		for range 60 {
-			p.move(t)
-		}
-		for p.turn(t) {
-		}
-		if len(p.live) > 0 || p.sched.pages.Idle() != pages {
-			t.Fatalf("%d requests never ended, %d of %d pages are idle", len(p.live), p.sched.pages.Idle(), pages)
-		}
+		p := playSchedule(t)
 		count += p.count
 		preempted += p.sched.count.preempted
 		reused += p.sched.count.reused
@@ -171,6 +171,29 @@ func TestRandomSchedules(t *testing.T) {
 	if count < 500 || preempted < 50 || reused < 500 {
 		t.Error("the schedules are too tame")
 	}
+}
+
+// FuzzSchedules is TestRandomSchedules for as long as the fuzzer likes.
+func FuzzSchedules(f *testing.F) { f.Fuzz(rapid.MakeFuzz(func(t *rapid.T) { playSchedule(t) })) }
+
+func playSchedule(t *rapid.T) *player {
+	rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
+	size := 1 + rng.IntN(5)
+	pages := 3 + rng.IntN(20)
+	o := Options{Vocab: testVocab, Context: 40, Adapters: rng.IntN(3), TokensPerStep: 1 + rng.IntN(24), MaxSequences: 1 + rng.IntN(8), Chunk: rng.IntN(2) * (1 + rng.IntN(9))}
+	p := &player{
+		rng: rng, fake: newFake(o, pages, size),
+		sched: &scheduler{Options: o.complete(), pages: kvcache.New(pages, size)},
+	}
+	for range 60 {
+		p.move(t)
+	}
+	for p.turn(t) {
+	}
+	if len(p.live) > 0 || p.sched.pages.Idle() != pages {
+		t.Fatalf("%d requests never ended, %d of %d pages are idle", len(p.live), p.sched.pages.Idle(), pages)
+	}
+	return p
 }
 
 // A player drives a scheduler by hand.
@@ -185,6 +208,7 @@ type player struct {
 // played is what a request has got so far, and what it must get.
 type played struct {
 	*job
+	prompts
 	got, want [][]Event
 	left      bool
 }
@@ -259,8 +283,7 @@ func (p *player) receive(t *rapid.T, l *played) bool {
 		t.Fatal(err)
 	}
 	for _, e := range events {
-		e.Start = nil
-		l.got[e.Sample] = append(l.got[e.Sample], e)
+		l.prompts.add(l.got, e)
 		n := len(l.got[e.Sample])
 		if diff := cmp.Diff(l.want[e.Sample][:n], l.got[e.Sample]); diff != "" {
 			t.Fatalf("%+v, sample %d (-alone +here):\n%s", l.Request, e.Sample, diff)
@@ -357,6 +380,7 @@ func oneClient(ctx context.Context, r *rig, rng *rand.Rand, o Options, room int,
 	why := errors.New("enough")
 	first, n := generation(), 0
 	got := make([][]Event, req.Samples)
+	var p prompts
 	for e, err := range r.Generate(ctx, req) {
 		if err != nil {
 			if leave >= 0 && errors.Is(err, why) || errors.Is(err, errNothing) {
@@ -364,8 +388,7 @@ func oneClient(ctx context.Context, r *rig, rng *rand.Rand, o Options, room int,
 			}
 			return err
 		}
-		e.Start = nil
-		got[e.Sample] = append(got[e.Sample], e)
+		p.add(got, e)
 		if n++; n == leave && rng.IntN(2) == 0 {
 			return nil
 		} else if n == leave {

@@ -31,7 +31,7 @@ type scheduler struct {
 	arrived uint64      // jobs so far
 	plan    plan
 	news    []news    // of the last step, for the readers
-	first   []float32 // room for the scores of a page
+	scores  []float32 // room for those of a page
 	count   counters
 }
 
@@ -243,7 +243,12 @@ func (s *scheduler) twin(q *sequence) *part {
 	if q.drawn() > 0 || q.job.Limit == 0 || q.sample == 0 && q.job.scoring() {
 		return nil
 	}
-	at := slices.IndexFunc(s.plan.parts, func(t part) bool { return t.seq.job == q.job && t.draws && t.seq.drawn() == 0 })
+	return s.first(q.job)
+}
+
+// first is the part of the plan that draws a first token of j.
+func (s *scheduler) first(j *job) *part {
+	at := slices.IndexFunc(s.plan.parts, func(t part) bool { return t.seq.job == j && t.draws && t.seq.drawn() == 0 })
 	if at < 0 {
 		return nil
 	}
@@ -259,13 +264,8 @@ func (s *scheduler) fork(t *part, q *sequence) {
 
 // waiting is the sequence to be placed next, the first of those that are ready, or nil.
 func (s *scheduler) waiting() *sequence {
-	at := 0
-	if s.hold {
-		if at = slices.IndexFunc(s.jobs, func(j *job) bool { return j.started > 0 }); at < 0 {
-			at = len(s.jobs)
-		}
-	}
-	if at < len(s.jobs) {
+	at := slices.IndexFunc(s.jobs, s.may)
+	if at >= 0 {
 		j := s.jobs[at]
 		if next := (sequence{job: j, sample: j.started}); len(s.ready) == 0 || next.before(s.ready[0]) {
 			s.ready = slices.Insert(s.ready, 0, newSequence(j, s.Vocab))
@@ -278,6 +278,12 @@ func (s *scheduler) waiting() *sequence {
 		return nil
 	}
 	return s.ready[0]
+}
+
+// may reports whether the next sample of j may start. The first one scores the prompt, and the others wait
+// for that, so that whichever event comes first has the scores.
+func (s *scheduler) may(j *job) bool {
+	return j.started == 0 && !s.hold || j.started > 0 && (!j.scoring() || s.first(j) != nil)
 }
 
 // place gives q a page for each of its tokens, those found by prefix first, among its first reusable ones. It

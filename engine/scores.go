@@ -20,8 +20,8 @@ func (s *scheduler) remember(j *job) {
 	size := s.pages.Size()
 	s.walk(j, func(page int32, first int) bool {
 		if first == 0 { // the first token has none
-			s.first = append(append(s.first[:0], 0), j.scores[:size-1]...)
-			s.pages.SetScores(page, s.first)
+			s.scores = append(append(s.scores[:0], 0), j.scores[:size-1]...)
+			s.pages.SetScores(page, s.scores)
 		} else {
 			s.pages.SetScores(page, j.scores[first-1:][:size])
 		}
