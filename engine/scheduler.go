@@ -295,6 +295,7 @@ func (s *scheduler) place(q *sequence, reusable int) bool {
 	}
 	if q.sample == 0 && q.job.scoring() {
 		s.adopt(q.job)
+		reusable = q.reusable()
 	}
 	q.node = s.pages.Root(q.job.space)
 	for size*(q.filled+1) <= reusable {
