@@ -27,6 +27,7 @@ var may = map[string]string{
 	"kernels/cuda":                   "kernels kernels/cuda/...",
 	"kernels/cuda/driver":            "",
 	"kernels/cuda/driver/drivertest": "kernels/cuda/driver",
+	"kernels/cuda/probe":             "kernels/cuda/driver kernels/cuda/ptx",
 	"kernels/cuda/ptx":               "",                 // kernels as text
 	"kernels/cuda/ptx/gen":           "kernels/cuda/ptx", // compiles them
 	"kernels/kerneltest":             "kernels kernels/ref",

@@ -111,6 +111,9 @@ func On(gpu driver.Device, o Options) (*Device, error) {
 // load loads every kernel.
 func (d *Device) load() error {
 	for _, m := range ptx.Modules() {
+		if m == ptx.Probe {
+			continue
+		}
 		text := ptx.Text(m)
 		entries, err := ptx.Entries(text)
 		if err != nil {

@@ -21,6 +21,9 @@ import (
 //go:embed *.ptx
 var files embed.FS
 
+// Probe is the module that no operation uses: see probe.cu.
+const Probe = "probe"
+
 // Modules are the names of the embedded files without their extension.
 func Modules() []string {
 	names, _ := fs.Glob(files, "*.ptx")
