@@ -132,7 +132,8 @@ type Backward interface {
 	RMSNormGrad(dx, dw, dy, x, w Tensor, eps float32)
 	// LinearGrad adds dout·w to dx.
 	LinearGrad(dx, dout Tensor, w Weight)
-	// AttentionGrad needs Attention's out and lse; keys are the sequences' own rows (no pages).
+	// AttentionGrad needs Attention's out and lse; keys are rows of k (no pages). What a shared key gets
+	// from the sequences that see it is added in their order.
 	AttentionGrad(dq, dk, dv, dout, out, lse, q, k, v Tensor, a Attn)
 	SwiGLUGrad(dgate, dup, dy, gate, up Tensor)
 	// LogProbGrad sets (it does not add) dlogits to coef·∂lp/∂logits; dlogits may be logits.
@@ -184,11 +185,15 @@ type Rotary struct {
 // Attn describes causal attention with grouped heads over sequences packed end to end. Sequence s
 // has query rows Starts[s] … Starts[s+1]-1; its last query sees its first Lengths[s] keys, the one
 // before it one less, and so on. Query head h uses key head h·KVHeads/Heads.
+//
+// Without Pages keys are rows of k as queries are of q: a sequence's own. One that sees more keys than it
+// has rows shares those it lacks: they come first, and are the first rows of its leader, the last sequence
+// before it that sees its own alone. So the rows of a prompt serve all its completions.
 type Attn struct {
 	Heads, KVHeads, HeadDim int
 	Scale                   float32
 	Starts, Lengths         Tensor // I32, one column: sequences + 1 rows, sequences rows
-	Pages                   Tensor // I32, a row a sequence: its pages of k and v; zero: its own query rows
+	Pages                   Tensor // I32, a row a sequence: its pages of k and v; zero: its own rows, after those it shares
 	PageSize                int    // rows of k and v in a page; page p is rows p·PageSize …
 	MaxQueries              int    // of any one sequence: it sets the launch's shape
 }

@@ -99,11 +99,15 @@ func (t *attention) begin(op string, d *Device, q, k, v kernels.Tensor, a kernel
 
 // check keeps a failure unless the sequences lie within the tensors; longest is the most keys of one.
 func (t *attention) check(op string, queries, keys int) (longest int, ok bool) {
+	leads := 0 // keys of the last sequence that shares none
 	for s := range t.sequences {
 		lo, hi, n := t.starts.at(s), t.starts.at(s+1), t.lengths.at(s)
+		if t.shared(s) == 0 {
+			leads = n
+		}
 		bad := ""
 		switch {
-		case lo < 0 || hi < lo || hi > queries || n < hi-lo || t.Pages.Zero() && n != hi-lo:
+		case lo < 0 || hi < lo || hi > queries || n < hi-lo || t.shared(s) > leads:
 			bad = fmt.Sprintf("has query rows %d … %d of %d and sees %d keys", lo, hi-1, queries, n)
 		case lo == hi:
 			continue
@@ -133,6 +137,22 @@ func (t *attention) outside(s, n, rows int) string {
 		}
 	}
 	return ""
+}
+
+// shared is how many keys of sequence s are rows of its leader.
+func (t *attention) shared(s int) int {
+	if !t.Pages.Zero() {
+		return 0
+	}
+	return t.lengths.at(s) - (t.starts.at(s+1) - t.starts.at(s))
+}
+
+// leader is the tensor row of the first key of sequence s, which has no pages.
+func (t *attention) leader(s int) int {
+	for t.shared(s) > 0 {
+		s--
+	}
+	return t.starts.at(s)
 }
 
 // cut chooses how many tokens of a sequence are computed together.

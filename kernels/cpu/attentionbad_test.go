@@ -28,11 +28,17 @@ func TestAttentionRefusesBadSequences(t *testing.T) {
 		{"more than MaxQueries", []int32{0, 4, 6}, []int32{4, 2}, []int32{0, 1, 2, 0}, 3, "sequence 0 has 4 query rows, more than the MaxQueries of 3"},
 		{"a page too high", []int32{0, 4, 6}, []int32{4, 5}, []int32{0, 1, 2, 3}, 4, "sequence 1 has key 4 in page 3, which the 12 rows of keys do not hold"},
 		{"a negative page", []int32{0, 4, 6}, []int32{4, 2}, []int32{0, 1, -1, 0}, 4, "sequence 1 has key 0 in page -1"},
+		{"keys to share, and nobody before", []int32{0, 4, 6}, []int32{5, 2}, nil, 4, "sequence 0 has query rows 0 … 3 of 6 and sees 5 keys"},
+		{"more keys to share than there are", []int32{0, 3, 4, 6}, []int32{3, 2, 6}, nil, 4, "sequence 2 has query rows 4 … 5 of 6 and sees 6 keys"},
 		{"more keys than pages", []int32{0, 4, 6}, []int32{9, 2}, []int32{0, 1, 2, 0}, 4, "sequence 0 sees 9 keys, more than its 2 pages of 4 rows hold"},
 	} {
 		a := h.attn()
 		a.Starts, a.Lengths, a.Pages, a.PageSize, a.MaxQueries = i32(d, 1, c.starts...), i32(d, 1, c.lengths...), i32(d, 2, c.pages...), 4, c.most
-		d.Attention(f32(d, make([]float32, 6*16), 16), kernels.Tensor{}, q, k, k, a)
+		own := k
+		if c.pages == nil {
+			a.Pages, own = kernels.Tensor{}, k.Slice(0, 6)
+		}
+		d.Attention(f32(d, make([]float32, 6*16), 16), kernels.Tensor{}, q, own, own, a)
 		if err := d.Sync(); err == nil || !strings.HasPrefix(err.Error(), "cpu: Attention: ") || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want %q", c.name, err, c.want)
 		}

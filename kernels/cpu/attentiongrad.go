@@ -2,13 +2,14 @@ package cpu
 
 import "github.com/r2-reasoner/r2/kernels"
 
-// attentionGrad is the task of AttentionGrad: a piece of work is one key head of one sequence. Its query
-// rows are taken in runs of tokens, in order; with p = exp(score·Scale - lse) as Attention computes it,
+// attentionGrad is the task of AttentionGrad: a piece of work is one key head of a sequence and of those
+// that share its keys. Their query rows are taken in runs of tokens, in order; with p = exp(score·Scale - lse)
+// as Attention computes it,
 //
 //	ds[j]    = (p[j]·(dout·v[j] - dout·out))·Scale
 //	dq[d]   += Σ ds[j]·k[j][d], j ascending
-//	dv[j][d] += Σ p[j]·dout[d] and dk[j][d] += Σ ds[j]·q[d] over query rows, tokens ascending and the
-//	           heads of a token ascending
+//	dv[j][d] += Σ p[j]·dout[d] and dk[j][d] += Σ ds[j]·q[d] over query rows, sequences and their tokens
+//	           ascending and the heads of a token ascending
 //
 // each sum starting from what is there.
 type attentionGrad struct {
@@ -32,23 +33,37 @@ func (d *Device) AttentionGrad(dq, dk, dv, dout, out, lse, q, k, v kernels.Tenso
 	if longest, ok := t.check(op, q.Rows, k.Rows); ok {
 		t.cut(longest)
 		d.reserve(t.space(t.tokens*t.group, scoreStride(longest)))
-		n, grain := t.sequences*t.KVHeads, 1
+		t.plan()
+		n, grain := len(t.batches)*t.KVHeads, 1
 		if q.Rows*longest*q.Cols <= attendAlone {
 			grain = n
 		}
 		d.share(n, grain, t)
 	}
-	*t = attentionGrad{}
+	*t = attentionGrad{attention: attention{batches: t.batches[:0]}}
+}
+
+// plan makes a batch of each sequence and those that share its keys.
+func (t *attentionGrad) plan() {
+	for s := range t.sequences {
+		if t.shared(s) == 0 {
+			t.batches = append(t.batches, batch{seq: s})
+		}
+		t.batches[len(t.batches)-1].members++
+	}
 }
 
 func (t *attentionGrad) span(lo, hi, worker int) {
 	for i := lo; i < hi; i++ {
-		for token := 0; ; token += t.tokens {
-			p := t.piece(i/t.KVHeads, i%t.KVHeads, token)
-			if p.rows == 0 {
-				break
+		b := t.batches[i/t.KVHeads]
+		for s := range b.members {
+			for token := 0; ; token += t.tokens {
+				p := t.piece(b.seq+s, i%t.KVHeads, token)
+				if p.rows == 0 {
+					break
+				}
+				t.add(&p, worker)
 			}
-			t.add(&p, worker)
 		}
 	}
 }
@@ -93,10 +108,11 @@ func (t *attentionGrad) add(p *piece, worker int) {
 // spread adds to key row j of m row r of x times s[r][j], for the rows that see key j, in order.
 func (p *piece) spread(m view, s, x []float32) {
 	hd, g := p.HeadDim, p.group
-	for j := 0; j < p.last; j += tileRows {
-		n := min(tileRows, p.last-j)
+	for j, n := 0, 0; j < p.last; j += n {
+		row, have := p.run(j)
+		n = min(tileRows, have)
 		part := func(token int) lines {
-			return lines{c: m.from(p.start+j, p.kv*hd), cs: m.stride, x: s[token*g*p.ss+j:], xs: 1, xk: p.ss,
+			return lines{c: m.from(row, p.kv*hd), cs: m.stride, x: s[token*g*p.ss+j:], xs: 1, xk: p.ss,
 				w: x[token*g*hd:], ws: hd, add: true}
 		}
 		token := max(0, j+1-p.keys0) // the first that sees key j

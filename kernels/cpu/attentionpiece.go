@@ -9,6 +9,8 @@ type piece struct {
 	seq, kv    int
 	start      int // tensor row of the sequence's first query
 	first      int // tensor row of the first token
+	shared     int // keys that come before the sequence's own
+	leader     int // tensor row of the first of these
 	rows       int
 	per        int // rows that see equally many keys
 	keys0      int // keys that the first rows see; the next ones see one more
@@ -22,6 +24,9 @@ func (t *attention) piece(s, kv, token int) piece {
 	lo, hi, n := t.starts.at(s), t.starts.at(s+1), t.lengths.at(s)
 	tokens := max(0, min(t.tokens, hi-lo-token))
 	p := piece{attention: t, seq: s, kv: kv, start: lo, first: lo + token, rows: tokens * t.group, per: t.group}
+	if p.shared = t.shared(s); p.shared > 0 {
+		p.leader = t.leader(s)
+	}
 	p.keys0 = n - (hi - lo) + 1 + token
 	p.last = p.keys0 + tokens - 1
 	p.ss = scoreStride(p.last)
@@ -78,8 +83,11 @@ func (p *piece) prefetch(m view, j, n int) {
 
 // run is the tensor row of key j and how many keys lie end to end from there.
 func (p *piece) run(j int) (row, n int) {
-	if p.Pages.Zero() {
-		return p.start + j, p.last - j
+	switch {
+	case j < p.shared:
+		return p.leader + j, min(p.shared, p.last) - j
+	case p.Pages.Zero():
+		return p.start + j - p.shared, p.last - j
 	}
 	pages := p.pages.s[p.seq*p.pages.stride:]
 	b := j / p.PageSize

@@ -11,10 +11,12 @@ var attentionChecks = []check{
 	{"Attention/values", attentionValues},
 	{"Attention/one answer", attentionLaw},
 	{"Attention/group", attentionGroup},
+	{"Attention/shared keys", attentionShared},
 	{"Attention/without lse", attentionWithoutLSE},
 	{"Attention/sequence without queries", attentionEmpty},
 	{"AttentionGrad/values", attentionGradValues},
 	{"AttentionGrad/one answer", attentionGradLaw},
+	{"AttentionGrad/shared keys", attentionGradShared},
 }
 
 // heads is the shape of an attention.
@@ -71,7 +73,8 @@ type attending struct {
 	out, lse int
 }
 
-// attend makes the problem of the pieces; size is that of a page, or 0 for keys in the pieces' own rows.
+// attend makes the problem of the pieces; size is that of a page, or 0 for keys in the pieces' own rows: a
+// piece that does not begin its sequence then shares the keys before it with the last one that does.
 func attend(g source, h heads, seqs []sequence, pieces []piece, size int) attending {
 	p := &problem{}
 	var qs, ks, vs []matrix
@@ -79,7 +82,7 @@ func attend(g source, h heads, seqs []sequence, pieces []piece, size int) attend
 	for _, c := range pieces {
 		n := c.to - c.from
 		qs = append(qs, seqs[c.seq].q.slice(byRow, c.from, n))
-		ks, vs = append(ks, seqs[c.seq].k), append(vs, seqs[c.seq].v)
+		ks, vs = append(ks, seqs[c.seq].k.slice(byRow, c.from, n)), append(vs, seqs[c.seq].v.slice(byRow, c.from, n))
 		p.rows, most, p.length = p.rows+n, max(most, n), max(p.length, c.to+h.dim)
 		starts, lengths = append(starts, p.rows), append(lengths, c.to)
 	}
@@ -223,6 +226,47 @@ func attentionGroup(t *testing.T, be k.Backend, g source) {
 	}
 }
 
+// groups is sequences that begin with keys of their group's first one, and the pieces that share them, beside
+// sequences alone. A group may share keys of different numbers.
+func (g source) groups(h heads, longest int) (seqs []sequence, pieces []piece) {
+	add := func(s sequence, from int) {
+		pieces = append(pieces, piece{len(seqs), from, s.q.rows})
+		seqs = append(seqs, s)
+	}
+	add(g.sequence(h, g.size(1, longest)), 0)
+	for range 2 {
+		first := g.sequence(h, g.size(1, longest))
+		add(first, 0)
+		for range g.IntN(5) {
+			n := 1 + g.IntN(first.q.rows)
+			if g.IntN(2) == 0 {
+				n = first.q.rows
+			}
+			s := g.sequence(h, n+g.size(1, longest))
+			copy(s.k.bits[:n*s.k.cols], first.k.bits)
+			copy(s.v.bits[:n*s.v.cols], first.v.bits)
+			add(s, n)
+		}
+	}
+	return seqs, pieces
+}
+
+// attentionShared: a sequence that shares its first keys has the bits it has alone.
+func attentionShared(t *testing.T, be k.Backend, g source) {
+	for _, longest := range []int{1, 2, 9, 40, 130} {
+		h := g.heads()
+		seqs, pieces := g.groups(h, longest)
+		values(t, be, g, attend(g, h, seqs, pieces, 0).problem)
+		for i, got := range play(t, be, g, h, seqs, pieces, 0) {
+			c := pieces[i]
+			alone := play(t, be, g, h, seqs, wholes(seqs, []int{i}), 0)[0]
+			what := "%s of a sequence of %d that shares %d keys and alone"
+			equalBits(t, got.out, alone.out.slice(byRow, c.from, c.to-c.from), what, "out", c.to, c.from)
+			equalBits(t, got.lse, alone.lse.slice(byRow, c.from, c.to-c.from), what, "lse", c.to, c.from)
+		}
+	}
+}
+
 // attentionWithoutLSE: out has the same bits when nobody asks for lse.
 func attentionWithoutLSE(t *testing.T, be k.Backend, g source) {
 	h := g.heads()
@@ -264,66 +308,4 @@ func play(t *testing.T, be k.Backend, g source, h heads, seqs []sequence, pieces
 		lo += n
 	}
 	return parts
-}
-
-// A grading is a call of AttentionGrad and the places of what it adds to.
-type grading struct {
-	*problem
-	dq, dk, dv int
-}
-
-// grade makes the problem of whole sequences; dq, dk and dv hold from when it begins.
-func grade(t *testing.T, g source, h heads, seqs []sequence, order []int, from float64) grading {
-	pieces := wholes(seqs, order)
-	f := attend(g, h, seqs, pieces, 0)
-	ran := f.run(t, oracle(), g)
-	p := &problem{rows: f.rows, length: f.length}
-	var q, key, v, dout []matrix
-	starts, lengths, most := []int{0}, []int{}, 0
-	for _, s := range order {
-		q, key, v, dout = append(q, seqs[s].q), append(key, seqs[s].k), append(v, seqs[s].v), append(dout, seqs[s].dout)
-		n := seqs[s].q.rows
-		starts, lengths, most = append(starts, starts[len(starts)-1]+n), append(lengths, n), max(most, n)
-	}
-	wide, narrow := h.heads*h.dim, h.kv*h.dim
-	held := func(cols int) matrix { return filled(k.F32, f.rows, cols, math.Float32bits(float32(from))) }
-	d := grading{p, p.up(byRow, held(wide), 1), p.up(byRow, held(narrow), 1), p.up(byRow, held(narrow), 1)}
-	do, o, l := p.in(shared, stack(wide, dout...)), p.in(shared, ran[f.out].rounded()), p.in(shared, ran[f.lse].rounded())
-	qi, ki, vi := p.in(shared, stack(wide, q...)), p.in(shared, stack(narrow, key...)), p.in(shared, stack(narrow, v...))
-	si, li := p.in(shared, intsOf(starts...)), p.in(shared, intsOf(lengths...))
-	p.call = func(be k.Backend, t []k.Tensor, _ []k.Weight) {
-		be.AttentionGrad(t[d.dq], t[d.dk], t[d.dv], t[do], t[o], t[l], t[qi], t[ki], t[vi],
-			k.Attn{Heads: h.heads, KVHeads: h.kv, HeadDim: h.dim, Scale: h.scale, Starts: t[si], Lengths: t[li], MaxQueries: most})
-	}
-	return d
-}
-
-// rounded is m without what the oracle knows beyond float32.
-func (m matrix) rounded() matrix { m.exact = nil; return m }
-
-func attentionGradValues(t *testing.T, be k.Backend, g source) {
-	for _, longest := range []int{1, 2, 9, 40, 130, 200} {
-		h := g.heads()
-		seqs := g.sequences(h, 1+g.IntN(4), longest)
-		values(t, be, g, grade(t, g, h, seqs, g.Perm(len(seqs)), g.NormFloat64()).problem)
-	}
-}
-
-// attentionGradLaw: a sequence's gradients have the same bits alone and packed with others.
-func attentionGradLaw(t *testing.T, be k.Backend, g source) {
-	for range 4 {
-		h := g.heads()
-		seqs := append(g.sequences(h, 3, 60), g.sequence(h, 1), g.sequence(h, 120))
-		order := g.Perm(len(seqs))
-		all := grade(t, g, h, seqs, order, 0.5)
-		packed, lo := all.run(t, be, g), 0
-		for _, s := range order {
-			one, n := grade(t, g, h, seqs, []int{s}, 0.5), seqs[s].q.rows
-			alone := one.run(t, be, g)
-			for _, i := range []int{all.dq, all.dk, all.dv} {
-				equalBits(t, alone[i], packed[i].slice(byRow, lo, n), "gradient %d of a sequence of %d alone and packed", i, n)
-			}
-			lo += n
-		}
-	}
 }

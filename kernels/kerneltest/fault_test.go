@@ -42,6 +42,7 @@ var faults = []struct {
 	{"a gradient overwrites", "SwiGLUGrad/values", func(b k.Backend) k.Backend { return sets{b} }},
 	{"dw is forgotten", "RMSNormGrad/values", func(b k.Backend) k.Backend { return noDW{b} }},
 	{"dk and dv are exchanged", "AttentionGrad/values", func(b k.Backend) k.Backend { return exchanged{b} }},
+	{"shared keys get no gradient from others", "AttentionGrad/shared_keys", func(b k.Backend) k.Backend { return selfish{b} }},
 	{"rows are summed from the last", "SumRows/laws", func(b k.Backend) k.Backend { return backwards{b} }},
 	{"an input is changed", "SumSquares/values", func(b k.Backend) k.Backend { return eats{b} }},
 	{"every step is the first", "AdamW/steps", func(b k.Backend) k.Backend { return firstStep{b} }},
@@ -304,4 +305,31 @@ type firstStep struct{ k.Backend }
 func (d firstStep) AdamW(w, m, v, g k.Tensor, o k.Adam) {
 	o.Step = 1
 	d.Backend.AdamW(w, m, v, g, o)
+}
+
+type selfish struct{ k.Backend }
+
+func (d selfish) AttentionGrad(dq, dk, dv, dout, out, lse, q, key, v k.Tensor, a k.Attn) {
+	none, own := d.New(k.F32, key.Rows, key.Cols), d.New(k.F32, q.Rows, q.Cols)
+	d.Backend.AttentionGrad(dq, none, none, dout, out, lse, q, key, v, a)
+	d.Copy(own, dout)
+	starts, lengths := d.ints(a.Starts), d.ints(a.Lengths)
+	for s, n := range lengths {
+		if rows := starts[s+1] - starts[s]; n > rows {
+			d.Fill(own.Slice(starts[s], rows), 0)
+		}
+	}
+	d.Backend.AttentionGrad(d.New(k.F32, q.Rows, q.Cols), dk, dv, own, out, lse, q, key, v, a)
+}
+
+// ints are the elements of a column.
+func (d selfish) ints(t k.Tensor) (out []int) {
+	raw := make([]byte, 4*t.Rows)
+	if err := d.Read(raw, t); err != nil {
+		panic(err)
+	}
+	for i := range t.Rows {
+		out = append(out, int(int32(binary.LittleEndian.Uint32(raw[4*i:]))))
+	}
+	return out
 }

@@ -65,7 +65,7 @@ func Same(t *testing.T, one, other func(t *testing.T) kernels.Backend) {
 	test("AttentionGrad", func(t *testing.T, g source, rows int) *problem {
 		h := g.heads()
 		seqs := g.sequences(h, 4, rows)
-		return grade(t, g, h, seqs, g.Perm(4), 1).problem
+		return grade(t, g, h, seqs, wholes(seqs, g.Perm(4)), 1).problem
 	})
 }
 

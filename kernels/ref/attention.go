@@ -18,9 +18,16 @@ func attends(q, key, v k.Tensor, a k.Attn) bool {
 
 // eachRow calls f for each query row of each sequence with the rows of the keys it sees.
 func (d *Device) eachRow(op string, q, key k.Tensor, a k.Attn, f func(row int, keys []int)) {
+	leader, leads := 0, 0 // the first row of the last sequence that sees its own alone, and how many they are
 	for s := range a.Lengths.Rows {
 		lo, hi, n := at(a.Starts, s), at(a.Starts, s+1), at(a.Lengths, s)
-		if lo < 0 || hi < lo || hi > q.Rows || n < hi-lo || a.Pages.Zero() && n != hi-lo {
+		shared := 0
+		if a.Pages.Zero() {
+			if shared = n - (hi - lo); shared == 0 {
+				leader, leads = lo, n
+			}
+		}
+		if lo < 0 || hi < lo || hi > q.Rows || n < hi-lo || shared > leads {
 			d.fail(op, lo, "sequence %d has query rows %d … %d of %d and sees %d keys", s, lo, hi-1, q.Rows, n)
 			return
 		}
@@ -33,8 +40,12 @@ func (d *Device) eachRow(op string, q, key k.Tensor, a k.Attn, f func(row int, k
 		}
 		keys := make([]int, n)
 		for j := range keys {
-			keys[j] = lo + j
-			if !a.Pages.Zero() {
+			switch {
+			case j < shared:
+				keys[j] = leader + j
+			case a.Pages.Zero():
+				keys[j] = lo + j - shared
+			default:
 				if !d.index(op, lo, j/a.PageSize, a.Pages.Cols) {
 					return
 				}

@@ -141,9 +141,15 @@ func TestSwiGLUGrad(t *testing.T) {
 }
 
 func TestAttentionGrad(t *testing.T) {
+	t.Run("alone", func(t *testing.T) { attentionGrad(t, 5, 1, 3) })
+	t.Run("keys shared", func(t *testing.T) { attentionGrad(t, 5, 3, 8) })
+}
+
+// attentionGrad checks three sequences of 5, 1 and 3 rows that see so many keys.
+func attentionGrad(t *testing.T, keys ...float64) {
 	d := ref.New()
 	a := k.Attn{Heads: 4, KVHeads: 2, HeadDim: 3, Scale: 0.6, MaxQueries: 5,
-		Starts: tensor(d, k.I32, 4, 1, 0, 5, 6, 9), Lengths: tensor(d, k.I32, 3, 1, 5, 1, 3)}
+		Starts: tensor(d, k.I32, 4, 1, 0, 5, 6, 9), Lengths: tensor(d, k.I32, 3, 1, keys...)}
 	q, key, v, dout := random(d, 9, 12), random(d, 9, 6), random(d, 9, 6), random(d, 9, 12)
 	out, lse := d.New(k.F32, 9, 12), d.New(k.F32, 9, 4)
 	loss := func() float64 { d.Attention(out, lse, q, key, v, a); return inner(out, dout) }

@@ -1,5 +1,5 @@
-// attention: causal softmax attention with grouped heads over packed sequences, keys in the sequence's own
-// rows or in pages, and the log-sum-exp of each row's scaled scores.
+// attention: causal softmax attention with grouped heads over packed sequences, keys in pages, or in the
+// sequence's own rows after those it shares with its leader; and the log-sum-exp of each row's scaled scores.
 //
 // One order, fixed by a row's number of keys: blocks of 32 keys from position 0; a score is one chain over the
 // head's columns; a block's weights are summed by halves and blended key by key into what the block's maximum
@@ -29,16 +29,19 @@ struct Shape {
       int heads, int kv, int dim, int most, float scale, u64 *fault, u32 tag
 #define SHAPED Shape{starts, lengths, pages, ss, ls, ps, size, wide, rows, key_rows, heads, kv, dim, most, scale}
 
-// A sequence: query rows lo … hi-1; the last of them sees n keys.
+// A sequence: query rows lo … hi-1; the last of them sees n keys. `at` is its row of pages; without pages the
+// row of its leader's first key.
 struct Sequence {
-  int s, lo, hi, n;
+  int at, lo, hi, n;
+  GPU int before() const { return n - (hi - lo); }  // keys before its own
 };
 
 // Sequence s; a bad one has no rows and is a failure.
 GPU Sequence sequence(const Shape& a, int s, u64* fault, u32 tag) {
   Sequence q = {s, a.starts[(size_t)s * a.ss], a.starts[(size_t)(s + 1) * a.ss], a.lengths[(size_t)s * a.ls]};
   Reason why = (Reason)0;
-  if (q.lo < 0 || q.hi < q.lo || q.hi > a.rows || q.n < q.hi - q.lo || (!a.pages && q.n != q.hi - q.lo))
+  if (q.lo < 0 || q.hi < q.lo || q.hi > a.rows || q.before() < 0 ||
+      (!a.pages && !lead(a.starts, a.ss, a.lengths, a.ls, s, q.before(), q.at)))
     why = BAD_SEQUENCE;
   else if (q.hi - q.lo > a.most)
     why = TOO_MANY_QUERIES;
@@ -49,12 +52,12 @@ GPU Sequence sequence(const Shape& a, int s, u64* fault, u32 tag) {
 }
 
 // The keys that token t of the sequence sees.
-GPU int seen(const Sequence& q, int t) { return q.n - (q.hi - q.lo) + 1 + t; }
+GPU int seen(const Sequence& q, int t) { return q.before() + 1 + t; }
 
 // The row of k and v that holds key j, or -1: a failure.
 GPU int key_row(const Shape& a, const Sequence& q, int j, u64* fault, u32 tag) {
-  if (!a.pages) return q.lo + j;
-  int page = j / a.size < a.wide ? a.pages[(size_t)q.s * a.ps + j / a.size] : -1;
+  if (!a.pages) return j + (j < q.before() ? q.at : q.hi - q.n);
+  int page = j / a.size < a.wide ? a.pages[(size_t)q.at * a.ps + j / a.size] : -1;
   long long row = (long long)page * a.size + j % a.size;
   if (row >= 0 && row < a.key_rows) return (int)row;
   fail(fault, tag, q.lo, BAD_PAGE);

@@ -1,8 +1,9 @@
-// attentiongrad: the gradient of causal attention over whole sequences, from its output and log-sum-exp:
+// attentiongrad: the gradient of causal attention without pages, from its output and log-sum-exp:
 // with p = exp(score - lse), dp = dout·v and delta = dout·out,
 //   ds = p (dp - delta) scale;  dq += Σ ds k;  dk += Σ ds q;  dv += Σ p dout.
 // Every sum has one writer and one order: dq over keys ascending; dk and dv over the heads that share the key
-// head and in each over queries ascending. (Dao 2023, without its atomics)
+// head and in each over queries ascending, those of sequences that share the key last. (Dao 2023, without its
+// atomics)
 //   attention_delta          a warp a row and head
 //   attention_grad_q_v1      a warp a row and head: a block of 32 keys, a lane each, then its columns
 //   attention_grad_kv_v1     a warp a key and key head: a block of 32 queries, a lane each
@@ -16,20 +17,40 @@
 #define DIMS (MOST / 32)
 
 #define SHAPE const int *starts, int ss, const int *lengths, int ls, int rows, int heads, int kv, int dim, int most, float scale, u64 *fault, u32 tag
+#define SEQUENCES(count) Sequences{starts, lengths, ss, ls, (int)(count)}
 
-// Query rows lo … hi-1, which are its keys too.
-GPU bool sequence(const int* starts, int ss, const int* lengths, int ls, int rows, int most, int s, int& lo, int& hi, u64* fault, u32 tag) {
-  lo = starts[(size_t)s * ss];
-  hi = starts[(size_t)(s + 1) * ss];
+struct Sequences {
+  const int *starts, *lengths;
+  int ss, ls, count;
+  GPU int begin(int s) const { return starts[(size_t)s * ss]; }
+  GPU int shared(int s) const { return lengths[(size_t)s * ls] - (begin(s + 1) - begin(s)); }
+};
+
+// A sequence: query rows lo … hi-1, which are its keys too, after `shared` ones in the rows from `leader` on.
+struct Sequence {
+  int lo, hi, shared, leader;
+  GPU int key_row(int j) const { return j < shared ? leader + j : lo + j - shared; }
+};
+
+GPU bool sequence(const Sequences& all, int rows, int most, int s, Sequence& q, u64* fault, u32 tag) {
+  q = Sequence{all.begin(s), all.begin(s + 1), all.shared(s), 0};
   Reason why = (Reason)0;
-  if (lo < 0 || hi < lo || hi > rows || lengths[(size_t)s * ls] != hi - lo)
+  if (q.lo < 0 || q.hi < q.lo || q.hi > rows || q.shared < 0 || !lead(all.starts, all.ss, all.lengths, all.ls, s, q.shared, q.leader))
     why = BAD_SEQUENCE;
-  else if (hi - lo > most)
+  else if (q.hi - q.lo > most)
     why = TOO_MANY_QUERIES;
   else
     return true;
-  if (threadIdx.x == 0) fail(fault, tag, lo, why);
+  if (threadIdx.x == 0) fail(fault, tag, q.lo, why);
   return false;
+}
+
+// The sequences s … result-1 have keys of s; a bad one among them is not asked for its rows.
+GPU int followers(const Sequences& all, int rows, int s) {
+  int end = s + 1;
+  if (all.shared(s) == 0)
+    while (end < all.count && all.shared(end) > 0 && all.begin(end + 1) >= all.begin(end) && all.begin(end + 1) <= rows) end++;
+  return end;
 }
 
 KERNEL(32) attention_delta(float* delta, const float* dout, int ds, const float* out, int os, int heads, int dim, u64* fault, u32 tag) {
@@ -54,17 +75,18 @@ GPU float dot(const float* a, const float* b, int n) {
 // grid: query rows of a sequence × heads, sequences
 KERNEL(32) attention_grad_q_v1(float* dq, int dqs, OPERANDS, SHAPE) {
   if (stopped(fault, tag)) return;
-  int lo, hi, t = blockIdx.x / heads, h = blockIdx.x % heads, lane = lane_id();
-  if (!sequence(starts, ss, lengths, ls, rows, most, blockIdx.y, lo, hi, fault, tag) || lo + t >= hi) return;
-  int row = lo + t, col = h * kv / heads * dim;
+  int t = blockIdx.x / heads, h = blockIdx.x % heads, lane = lane_id();
+  Sequence sq;
+  if (!sequence(SEQUENCES(gridDim.y), rows, most, blockIdx.y, sq, fault, tag) || sq.lo + t >= sq.hi) return;
+  int row = sq.lo + t, last = sq.shared + t, col = h * kv / heads * dim;
   q += (size_t)row * qs + h * dim;
   dout += (size_t)row * dos + h * dim;
   float l = lse[(size_t)row * es + h], e = delta[row * heads + h], sum[DIMS] = {};
-  for (int j0 = 0; j0 <= t; j0 += 32) {
-    int n = min(32, t + 1 - j0);
+  for (int j0 = 0; j0 <= last; j0 += 32) {
+    int n = min(32, last + 1 - j0);
     float g = 0;
     if (lane < n) {
-      size_t r = lo + j0 + lane;
+      size_t r = sq.key_row(j0 + lane);
       float p = exp32(fmaf(dot(q, k + r * ks + col, dim), scale, -l));
       g = p * (dot(dout, v + r * vs + col, dim) - e) * scale;
     }
@@ -72,7 +94,7 @@ KERNEL(32) attention_grad_q_v1(float* dq, int dqs, OPERANDS, SHAPE) {
       float w = __shfl_sync(FULL, g, j);
 #pragma unroll
       for (int i = 0; i < DIMS; i++)
-        if (lane + 32 * i < dim) sum[i] = fmaf(w, k[(size_t)(lo + j0 + j) * ks + col + lane + 32 * i], sum[i]);
+        if (lane + 32 * i < dim) sum[i] = fmaf(w, k[(size_t)sq.key_row(j0 + j) * ks + col + lane + 32 * i], sum[i]);
     }
   }
 #pragma unroll
@@ -83,14 +105,18 @@ KERNEL(32) attention_grad_q_v1(float* dq, int dqs, OPERANDS, SHAPE) {
 // grid: keys of a sequence × key heads, sequences
 KERNEL(32) attention_grad_kv_v1(float* dk, int dks, float* dv, int dvs, OPERANDS, SHAPE) {
   if (stopped(fault, tag)) return;
-  int lo, hi, t = blockIdx.x / kv, h = blockIdx.x % kv, lane = lane_id(), group = heads / kv;
-  if (!sequence(starts, ss, lengths, ls, rows, most, blockIdx.y, lo, hi, fault, tag) || lo + t >= hi) return;
-  int row = lo + t;
+  int t = blockIdx.x / kv, h = blockIdx.x % kv, lane = lane_id(), group = heads / kv;
+  Sequences all = SEQUENCES(gridDim.y);
+  Sequence sq;
+  if (!sequence(all, rows, most, blockIdx.y, sq, fault, tag) || sq.lo + t >= sq.hi) return;
+  int row = sq.lo + t, end = followers(all, rows, blockIdx.y);
   k += (size_t)row * ks + h * dim;
   v += (size_t)row * vs + h * dim;
   float sk[DIMS] = {}, sv[DIMS] = {};
-  for (int u = h * group; u < (h + 1) * group; u++)
-    for (int i0 = row; i0 < hi; i0 += 32) {
+  for (int f = 0; f < group * (end - (int)blockIdx.y); f++) {
+    int u = h * group + f / (end - (int)blockIdx.y), s = blockIdx.y + f % (end - (int)blockIdx.y);
+    if (s > blockIdx.y && t >= all.shared(s)) continue;
+    for (int i0 = s == blockIdx.y ? row : all.begin(s), hi = all.begin(s + 1); i0 < hi; i0 += 32) {
       int n = min(32, hi - i0);
       float p = 0, g = 0;
       if (lane < n) {
@@ -108,6 +134,7 @@ KERNEL(32) attention_grad_kv_v1(float* dk, int dks, float* dv, int dvs, OPERANDS
           }
       }
     }
+  }
 #pragma unroll
   for (int i = 0; i < DIMS; i++)
     if (lane + 32 * i < dim) {
@@ -123,35 +150,39 @@ struct Side {
   int xs, ys;
 };
 
-// What a block of threads adds up: dq of query rows, or with KEYS dk and dv of keys. Shared memory: 4R rows
-// of its own side's x, 4R of its y, then two stages of 32 rows of the other side's x and of its y.
+// What a block of threads adds up: dq of query rows, or with KEYS dk and dv of keys. The other side is the
+// keys of the sequence, or with KEYS the queries from its first key's on to the last that may see one, n of
+// them from the sequence's first. Shared memory: 4R rows of its own side's x, 4R of its y, then two stages of
+// 32 rows of the other side's x and of its y.
 template <int R, int D, bool KEYS> struct Tile {
   float* space;
   Side own, other;
-  int lo, n, group, head, first, rows, pad, dim;
+  Sequence sq;
+  int n, group, head, first, rows, pad, dim;
 
   GPU int token(int r) { return KEYS ? first + r : (first + r) / group; }
   GPU int own_head(int r) { return KEYS ? head : head * group + (first + r) % group; }
   GPU float* stage(int i) { return space + (8 * R + 64 * i) * pad; }
   GPU int start() { return KEYS ? first : 0; }                 // of the other side's rows
-  GPU int stop() { return KEYS ? n : token(rows - 1) + 1; }
+  GPU int stop() { return KEYS ? n : sq.shared + token(rows - 1) + 1; }
   GPU int blocks() { return (stop() - start() + 31) / 32; }    // of one head
   GPU int count() { return KEYS ? blocks() * group : blocks(); }
 
   GPU void fetch(float* to, const Side& s, int row, int h, bool there, int lane) {
     bool wide = dim % 4 == 0 && s.xs % 4 == 0 && s.ys % 4 == 0 && aligned16(s.x) && aligned16(s.y);
-    bring(to, there ? s.x + (size_t)(lo + row) * s.xs + h * dim : s.x, there, dim, wide, lane, 16);
-    bring(to + (&s == &own ? 4 * R : 32) * pad, there ? s.y + (size_t)(lo + row) * s.ys + h * dim : s.y, there, dim, wide, lane, 16);
+    bring(to, there ? s.x + (size_t)row * s.xs + h * dim : s.x, there, dim, wide, lane, 16);
+    bring(to + (&s == &own ? 4 * R : 32) * pad, there ? s.y + (size_t)row * s.ys + h * dim : s.y, there, dim, wide, lane, 16);
   }
   GPU void load_own() {
 #pragma unroll 1
-    for (int r = threadIdx.x / 16; r < 4 * R; r += 8) fetch(space + r * pad, own, token(r), own_head(r), r < rows, threadIdx.x % 16);
+    for (int r = threadIdx.x / 16; r < 4 * R; r += 8) fetch(space + r * pad, own, sq.lo + token(r), own_head(r), r < rows, threadIdx.x % 16);
   }
   GPU void load(int at, int block) {
     if (block < count()) {
       int j0 = start() + block % blocks() * 32, h = KEYS ? head * group + block / blocks() : head;
 #pragma unroll 1
-      for (int j = threadIdx.x / 16; j < 32; j += 8) fetch(stage(at) + j * pad, other, j0 + j, h, j0 + j < stop(), threadIdx.x % 16);
+      for (int j = threadIdx.x / 16; j < 32; j += 8)
+        fetch(stage(at) + j * pad, other, KEYS ? sq.lo + j0 + j : sq.key_row(j0 + j), h, j0 + j < stop(), threadIdx.x % 16);
     }
     copies_commit();
   }
@@ -171,11 +202,14 @@ template <int R, int D, bool KEYS> struct Tile {
       }
     }
   }
-  // a += g·x and, with KEYS, b += p·y, over the other side's 32 rows in order.
-  GPU void blend(float (&a)[R][D], float (&b)[R][D], const float (&g)[R], const float (&p)[R], int at, int j0) {
+  // Whether a row's token and row j of the other side see each other. reach is the last key that row j sees,
+  // of a query.
+  GPU bool sees(int token, int j, int reach) { return KEYS ? token <= reach : j <= sq.shared + token; }
+  // a += g·x and, with KEYS, b += p·y, over the other side's 32 rows in order; reach is of the lane's row.
+  GPU void blend(float (&a)[R][D], float (&b)[R][D], const float (&g)[R], const float (&p)[R], int at, int j0, int reach) {
     const float *u = stage(at) + lane_id(), *v = u + 32 * pad;
     int least = token(warp_id() * R), most = token(warp_id() * R + R - 1);
-    bool all = j0 + 32 <= stop() && (KEYS ? j0 >= most : j0 + 31 <= least);
+    bool all = KEYS ? j0 >= most && j0 + 32 <= sq.hi - sq.lo : j0 + 32 <= min(stop(), sq.shared + least + 1);
 #pragma unroll 1
     for (int j = 0; j < min(32, stop() - j0); j++) {
       float x[D], y[D];
@@ -188,8 +222,8 @@ template <int R, int D, bool KEYS> struct Tile {
 #pragma unroll
       for (int i = 0; i < R; i++) {
         float wg = __shfl_sync(FULL, g[i], j), wp = KEYS ? __shfl_sync(FULL, p[i], j) : 0.f;
-        int t = token(warp_id() * R + i);
-        if (all || (KEYS ? j0 + j >= t : j0 + j <= t))
+        int to = KEYS ? __shfl_sync(FULL, reach, j) : 0;
+        if (all || sees(token(warp_id() * R + i), j0 + j, to))
 #pragma unroll
           for (int c = 0; c < D; c++) {
             a[i][c] = fmaf(wg, x[c], a[i][c]);
@@ -204,12 +238,14 @@ template <int R, int D, bool KEYS> struct Tile {
 template <int R, int D, bool KEYS> GPU void gradient(float* da, int das, float* db, int dbs, OPERANDS, SHAPE) {
   extern __shared__ __align__(16) float space[];
   if (stopped(fault, tag)) return;
-  int lo, hi;
-  if (!sequence(starts, ss, lengths, ls, rows, most, blockIdx.z, lo, hi, fault, tag)) return;
-  int group = heads / kv, first = blockIdx.x * 4 * R, height = min(4 * R, (KEYS ? hi - lo : (hi - lo) * group) - first);
+  Sequences all = SEQUENCES(gridDim.z);
+  Sequence sq;
+  if (!sequence(all, rows, most, blockIdx.z, sq, fault, tag)) return;
+  int group = heads / kv, first = blockIdx.x * 4 * R, height = min(4 * R, (sq.hi - sq.lo) * (KEYS ? 1 : group) - first);
   if (height <= 0) return;
+  int end = KEYS ? all.begin(followers(all, rows, blockIdx.z)) : 0;
   Side queries = {q, dout, qs, dos}, keys = {k, v, ks, vs};
-  Tile<R, D, KEYS> w = {space, KEYS ? keys : queries, KEYS ? queries : keys, lo, hi - lo, group, (int)blockIdx.y, first, height, padded(dim), dim};
+  Tile<R, D, KEYS> w = {space, KEYS ? keys : queries, KEYS ? queries : keys, sq, end - sq.lo, group, (int)blockIdx.y, first, height, padded(dim), dim};
   w.load_own();
   w.load(0, 0);
   float a[R][D], b[R][D];
@@ -221,20 +257,25 @@ template <int R, int D, bool KEYS> GPU void gradient(float* da, int das, float* 
     w.load(at ^ 1, block + 1);
     copies_wait<1>();
     __syncthreads();
-    int j0 = w.start() + block % w.blocks() * 32, j = j0 + lane_id(), u = w.head * group + block / w.blocks();
+    int j0 = w.start() + block % w.blocks() * 32, j = j0 + lane_id(), u = w.head * group + block / w.blocks(), reach = j;
+    if (KEYS && sq.lo + j >= sq.hi && j < w.stop()) {
+      int s = blockIdx.z + 1;
+      while (all.begin(s + 1) <= sq.lo + j) s++;
+      reach = all.shared(s) - 1;
+    }
     float s[R], t[R];
     w.dots(s, t, at);
 #pragma unroll
     for (int i = 0; i < R; i++) {
       int r = warp_id() * R + i, mine = w.token(r);
-      bool sees = r < height && j < w.stop() && (KEYS ? j >= mine : j <= mine);
-      size_t row = lo + (KEYS ? j : mine);
+      bool sees = r < height && j < w.stop() && w.sees(mine, j, reach);
+      size_t row = sq.lo + (KEYS ? j : mine);
       int h = KEYS ? u : w.own_head(r);
       float p = sees ? exp32(fmaf(s[i], scale, -lse[row * es + h])) : 0.f;
       t[i] = sees ? p * (t[i] - delta[row * heads + h]) * scale : 0.f;
       s[i] = p;
     }
-    w.blend(a, b, t, s, at, j0);
+    w.blend(a, b, t, s, at, j0, reach);
     __syncthreads();  // all have left this stage
   }
   copies_wait<0>();
@@ -242,7 +283,7 @@ template <int R, int D, bool KEYS> GPU void gradient(float* da, int das, float* 
   for (int i = 0; i < R; i++) {
     int r = warp_id() * R + i;
     if (r >= height) continue;
-    float *x = da + (size_t)(lo + w.token(r)) * das + w.own_head(r) * dim, *y = db + (size_t)(lo + w.token(r)) * dbs + w.own_head(r) * dim;
+    float *x = da + (size_t)(sq.lo + w.token(r)) * das + w.own_head(r) * dim, *y = db + (size_t)(sq.lo + w.token(r)) * dbs + w.own_head(r) * dim;
 #pragma unroll
     for (int c = 0; c < D; c++)
       if (lane_id() + 32 * c < dim) {
@@ -254,12 +295,12 @@ template <int R, int D, bool KEYS> GPU void gradient(float* da, int das, float* 
 
 #define ALL delta, dout, dos, lse, es, q, qs, k, ks, v, vs, starts, ss, lengths, ls, rows, heads, kv, dim, most, scale, fault, tag
 
-KERNEL(128) attention_grad_q32(float* dq, int dqs, OPERANDS, SHAPE) { gradient<8, 1, false>(dq, dqs, dq, dqs, ALL); }
+KERNEL(128, 4) attention_grad_q32(float* dq, int dqs, OPERANDS, SHAPE) { gradient<8, 1, false>(dq, dqs, dq, dqs, ALL); }
 KERNEL(128) attention_grad_q64(float* dq, int dqs, OPERANDS, SHAPE) { gradient<8, 2, false>(dq, dqs, dq, dqs, ALL); }
 KERNEL(128) attention_grad_q128(float* dq, int dqs, OPERANDS, SHAPE) { gradient<8, 4, false>(dq, dqs, dq, dqs, ALL); }
 KERNEL(128) attention_grad_q256(float* dq, int dqs, OPERANDS, SHAPE) { gradient<4, 8, false>(dq, dqs, dq, dqs, ALL); }
 
-KERNEL(128) attention_grad_kv32(float* dk, int dks, float* dv, int dvs, OPERANDS, SHAPE) { gradient<8, 1, true>(dk, dks, dv, dvs, ALL); }
+KERNEL(128, 4) attention_grad_kv32(float* dk, int dks, float* dv, int dvs, OPERANDS, SHAPE) { gradient<8, 1, true>(dk, dks, dv, dvs, ALL); }
 KERNEL(128) attention_grad_kv64(float* dk, int dks, float* dv, int dvs, OPERANDS, SHAPE) { gradient<8, 2, true>(dk, dks, dv, dvs, ALL); }
 KERNEL(128) attention_grad_kv128(float* dk, int dks, float* dv, int dvs, OPERANDS, SHAPE) { gradient<4, 4, true>(dk, dks, dv, dvs, ALL); }
 KERNEL(128) attention_grad_kv256(float* dk, int dks, float* dv, int dvs, OPERANDS, SHAPE) { gradient<4, 8, true>(dk, dks, dv, dvs, ALL); }

@@ -35,6 +35,24 @@ GPU void fail(u64* fault, u32 tag, int row, Reason why) {
   atomicMin(fault, (u64)tag << 40 | (u64)(u32)row << 8 | why);
 }
 
+// ---- sequences of attention
+
+// The row of the first of `shared` keys that sequence s has of its leader, the last sequence before it that
+// sees its own rows alone. False: the leader has fewer.
+GPU bool lead(const int* starts, int ss, const int* lengths, int ls, int s, int shared, int& leader) {
+  leader = 0;
+  if (shared <= 0) return true;
+  int own = starts[(size_t)s * ss];
+  while (--s >= 0) {
+    int lo = starts[(size_t)s * ss], n = lengths[(size_t)s * ls];
+    if (n == starts[(size_t)(s + 1) * ss] - lo) {
+      leader = lo;
+      return lo >= 0 && shared <= n && lo + shared <= own;
+    }
+  }
+  return false;
+}
+
 // ---- warps
 
 GPU int lane_id() { return threadIdx.x & 31; }
