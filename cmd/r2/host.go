@@ -44,6 +44,7 @@ type hostOptions struct {
 	sequences int // under way at once; 0: 64
 	tokens    int // of a step; 0: 512
 	positions int // of the cache; 0: sequences × context, at most a gibibyte
+	rank      int // largest of adapters that come later
 }
 
 const (
@@ -125,7 +126,7 @@ func (h *host) start(o hostOptions) (err error) {
 		o.context = 8192
 	}
 	h.context = min(o.context, h.dec.Context)
-	rank := 0
+	rank := o.rank
 	for _, ad := range h.loaded {
 		rank = max(rank, ad.Rank)
 	}

@@ -8,19 +8,25 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
+	"github.com/r2-reasoner/r2/engine"
 	"github.com/r2-reasoner/r2/engine/serve"
 	"github.com/r2-reasoner/r2/router"
 	"github.com/r2-reasoner/r2/router/openai"
+	"github.com/r2-reasoner/r2/weights"
 )
 
 type serveCmd struct {
-	Model   string   `placeholder:"PATH" help:"A folder in the Hugging Face layout, or a .gguf file."`
-	Adapter []string `placeholder:"NAME=DIR" sep:"none" help:"A LoRA adapter on it; may be repeated."`
-	Config  string   `placeholder:"r2.yaml" help:"A router and its pool, served as the model r2."`
-	Listen  string   `default:"127.0.0.1:8000" placeholder:"HOST:PORT" help:"Where to listen; without keys only on loopback."`
+	Model       string   `placeholder:"PATH" help:"A folder in the Hugging Face layout, or a .gguf file."`
+	Adapter     []string `placeholder:"NAME=DIR" sep:"none" help:"A LoRA adapter on it; may be repeated."`
+	AdapterRoot string   `placeholder:"DIR" help:"Adapters below this folder may be loaded and replaced while serving, by /v1/load_lora_adapter."`
+	MaxLoraRank int      `default:"64" placeholder:"64" help:"Room for adapters of this rank."`
+	Config      string   `placeholder:"r2.yaml" help:"A router and its pool, served as the model r2."`
+	Listen      string   `default:"127.0.0.1:8000" placeholder:"HOST:PORT" help:"Where to listen; without keys only on loopback."`
 	deviceFlags
 	outputFlags
 }
@@ -51,7 +57,7 @@ func (c *serveCmd) Run(ctx context.Context) error {
 		return err
 	}
 	models := &serve.Catalog{}
-	hosts, err := c.open(models)
+	hosts, err := c.open(ctx, models)
 	for _, h := range hosts.all {
 		defer h.Close()
 	}
@@ -90,15 +96,18 @@ type opened struct {
 }
 
 // open loads what is to be served and lists it.
-func (c *serveCmd) open(models *serve.Catalog) (o opened, err error) {
+func (c *serveCmd) open(ctx context.Context, models *serve.Catalog) (o opened, err error) {
 	o.hosts = map[string]*serve.Host{}
 	if c.Model != "" {
-		h, err := openHost(c.Model, c.Adapter, c.deviceFlags, hostOptions{})
+		h, err := openHost(c.Model, nil, c.deviceFlags, hostOptions{rank: c.rank()})
 		if err != nil {
 			return o, err
 		}
 		o.all = append(o.all, h)
-		if err := o.add(models, h, c.Model, c.Adapter, c.Seed); err != nil {
+		if err := o.add(models, h, c.Model, c.Seed); err != nil {
+			return o, err
+		}
+		if err := c.adapters(ctx, models, h, o.hosts[h.name]); err != nil {
 			return o, err
 		}
 	}
@@ -119,7 +128,7 @@ func (c *serveCmd) open(models *serve.Catalog) (o opened, err error) {
 	}
 	for path, h := range s.hosts {
 		if _, taken := models.Find(h.name); !taken && h.tok != nil {
-			if err := o.add(models, h, path, nil, c.Seed); err != nil {
+			if err := o.add(models, h, path, c.Seed); err != nil {
 				return o, err
 			}
 		}
@@ -127,24 +136,55 @@ func (c *serveCmd) open(models *serve.Catalog) (o opened, err error) {
 	return o, nil
 }
 
-// add lists a base and its adapters (NAME=DIR), each under its name.
-func (o *opened) add(models *serve.Catalog, h *host, path string, adapters []string, seed uint64) error {
+// add lists a base under its name.
+func (o *opened) add(models *serve.Catalog, h *host, path string, seed uint64) error {
 	s, err := h.serving()
 	if err != nil {
 		return err
 	}
 	s.Defaults.Seed = seed
 	o.hosts[h.name] = s
-	if err := models.Add(openai.Card{Name: h.name, Root: path, Context: h.context}, &serve.Model{Host: s}); err != nil {
-		return err
+	return models.Add(openai.Card{Name: h.name, Root: path, Context: h.context}, &serve.Model{Host: s})
+}
+
+// rank is the largest that adapters of the base may have; 0 where there will be none.
+func (c *serveCmd) rank() int {
+	if len(c.Adapter) == 0 && c.AdapterRoot == "" {
+		return 0
 	}
-	for i, a := range adapters {
-		name, dir, err := splitPair("adapter", a)
-		if err == nil {
-			err = models.Add(openai.Card{Name: name, Root: dir, Parent: h.name, Context: h.context}, &serve.Model{Host: s, Adapter: i + 1})
+	return c.MaxLoraRank
+}
+
+// adapters loads those that are given, and lets more come.
+func (c *serveCmd) adapters(ctx context.Context, models *serve.Catalog, h *host, to *serve.Host) error {
+	open := func(dir string) (engine.Adapter, error) {
+		w, err := weights.OpenAdapter(dir)
+		if err != nil {
+			return engine.Adapter{}, err
 		}
+		return h.run.Adapter(w), nil
+	}
+	models.Source = &serve.Source{Host: to, Parent: h.name, Open: open}
+	if c.AdapterRoot != "" {
+		root, err := filepath.Abs(c.AdapterRoot)
 		if err != nil {
 			return err
+		}
+		if models.Source.Root, err = os.OpenRoot(root); err != nil {
+			return fmt.Errorf("--adapter-root: %w", err)
+		}
+	}
+	for _, given := range c.Adapter {
+		name, dir, err := splitPair("adapter", given)
+		if err != nil {
+			return err
+		}
+		a, err := open(dir)
+		if err == nil {
+			err = models.AddAdapter(ctx, name, dir, a)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", given, err)
 		}
 	}
 	return nil

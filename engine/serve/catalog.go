@@ -13,16 +13,25 @@ import (
 
 // A Catalog is the models a server has, by name. It is safe for concurrent use.
 type Catalog struct {
-	mu      sync.RWMutex
-	entries map[string]entry
+	Source *Source // of adapters; nil: none are loaded. Set before the first call
+
+	loading sync.Mutex // held while an adapter is brought in
+
+	mu          sync.RWMutex
+	entries     map[string]entry
+	generations map[string]int // of each name an adapter has had
 }
 
 type entry struct {
-	card  openai.Card
-	model openai.Model
+	card   openai.Card
+	model  openai.Model
+	policy *policy // of an adapter
 }
 
-var _ openai.Catalog = (*Catalog)(nil)
+var (
+	_ openai.Catalog = (*Catalog)(nil)
+	_ openai.Loader  = (*Catalog)(nil)
+)
 
 // Add adds a model under its card's name, which no other has.
 func (c *Catalog) Add(card openai.Card, m openai.Model) error {
@@ -37,7 +46,7 @@ func (c *Catalog) Add(card openai.Card, m openai.Model) error {
 	if c.entries == nil {
 		c.entries = map[string]entry{}
 	}
-	c.entries[card.Name] = entry{card, m}
+	c.entries[card.Name] = entry{card: card, model: m}
 	return nil
 }
 

@@ -92,8 +92,9 @@ const plainTemplate = `{% for m in messages %}{{ m.role }}: {{ m.content | upper
 // draws the lowest id that is allowed.
 type script struct {
 	texts []string
-	draws []sample.Draw // all there were
-	wait  chan struct{} // a step waits for one of these, where there is one
+	draws []sample.Draw    // all there were
+	wait  chan struct{}    // a step waits for one of these, where there is one
+	slots map[int32]string // the texts of adapters
 }
 
 func (s *script) Step(b *batch.Batch, draws []sample.Draw) ([]engine.Token, error) {
@@ -112,7 +113,7 @@ func (s *script) Step(b *batch.Batch, draws []sample.Draw) ([]engine.Token, erro
 		}
 		s.draws = append(s.draws, d)
 		id := int32(end)
-		if text := s.text(d.Seed); int(d.Step) < len(text) {
+		if text := s.text(d.Seed, slot(b, i)); int(d.Step) < len(text) {
 			id = text[d.Step]
 		}
 		words := (vocab + 31) / 32
@@ -132,9 +133,22 @@ func (s *script) Step(b *batch.Batch, draws []sample.Draw) ([]engine.Token, erro
 	return out, nil
 }
 
-// text is the ids of a seed's answer.
-func (s *script) text(seed uint64) []int32 {
+// slot is the adapter of a wanted row.
+func slot(b *batch.Batch, wanted int) int32 {
+	for seq := range b.Lengths {
+		if row := b.Want[wanted]; row >= b.Starts[seq] && row < b.Starts[seq+1] && len(b.Adapters) > 0 {
+			return b.Adapters[seq]
+		}
+	}
+	return 0
+}
+
+// text is the ids of a seed's answer, or of an adapter's.
+func (s *script) text(seed uint64, slot int32) []int32 {
 	text := s.texts[seed%uint64(len(s.texts))]
+	if slot > 0 {
+		text = s.slots[slot]
+	}
 	var ids []int32
 	for i, part := range strings.Split(text, "€") {
 		if i > 0 {
@@ -153,7 +167,7 @@ const context4096 = 4096
 func play(t testing.TB, s *script, template string) *Host {
 	t.Helper()
 	tok := bytesTokenizer(t, template)
-	e := engine.New(s, kvcache.New(2048, 16), engine.Options{Vocab: vocab, Context: context4096, Adapters: 2})
+	e := engine.New(s, kvcache.New(2048, 16), engine.Options{Vocab: vocab, Context: context4096})
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- e.Run(ctx) }()

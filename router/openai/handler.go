@@ -10,6 +10,7 @@ import (
 	"math"
 	"mime"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -17,41 +18,78 @@ import (
 	"github.com/r2-reasoner/r2/router"
 )
 
-// A Handler serves models over HTTP: /v1/models, /v1/chat/completions, /v1/completions, /health and /ready.
+// A Handler serves models over HTTP: /v1/completions, /v1/chat/completions, /v1/models, /tokenize, /detokenize,
+// /v1/load_lora_adapter, /v1/unload_lora_adapter, /health, /ready and /metrics.
 // The fields are set before the first request and not changed after.
 type Handler struct {
 	Models  Catalog                     // nil: none
 	Ready   func(context.Context) error // of /ready; nil: always
+	Metrics http.Handler                // of /metrics; nil: there is none
 	MaxBody int64                       // most bytes of a request; 0: 4 MiB
 }
 
 var created = time.Now().Unix() // of every model, as far as a client can tell
 
+// A route is what a path takes and who answers.
+type route struct {
+	method string
+	get    func(w http.ResponseWriter, r *http.Request)
+	post   func(w http.ResponseWriter, r *http.Request, body []byte)
+}
+
+func (h *Handler) route(path string) (route, bool) {
+	get := func(f func(w http.ResponseWriter, r *http.Request)) (route, bool) {
+		return route{method: http.MethodGet, get: f}, true
+	}
+	post := func(f func(w http.ResponseWriter, r *http.Request, body []byte)) (route, bool) {
+		return route{method: http.MethodPost, post: f}, true
+	}
+	switch path {
+	case "/v1/chat/completions":
+		return post(func(w http.ResponseWriter, r *http.Request, body []byte) { h.complete(w, r, body, true) })
+	case "/v1/completions":
+		return post(func(w http.ResponseWriter, r *http.Request, body []byte) { h.complete(w, r, body, false) })
+	case "/tokenize":
+		return post(h.tokenize)
+	case "/detokenize":
+		return post(h.detokenize)
+	case "/v1/load_lora_adapter":
+		return post(h.load)
+	case "/v1/unload_lora_adapter":
+		return post(h.unload)
+	case "/v1/models":
+		return get(h.models)
+	case "/ready":
+		return get(h.ready)
+	case "/health":
+		return get(h.health)
+	case "/metrics":
+		if h.Metrics != nil {
+			return get(h.Metrics.ServeHTTP)
+		}
+	}
+	if name, ok := strings.CutPrefix(path, "/v1/models/"); ok {
+		return get(func(w http.ResponseWriter, _ *http.Request) { h.model(w, name) })
+	}
+	return route{}, false
+}
+
 // ServeHTTP answers a request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	method, serve := http.MethodGet, h.health
-	switch path := r.URL.Path; {
-	case path == "/v1/chat/completions":
-		method, serve = http.MethodPost, func(w http.ResponseWriter, r *http.Request) { h.complete(w, r, true) }
-	case path == "/v1/completions":
-		method, serve = http.MethodPost, func(w http.ResponseWriter, r *http.Request) { h.complete(w, r, false) }
-	case path == "/v1/models":
-		serve = h.models
-	case strings.HasPrefix(path, "/v1/models/"):
-		serve = func(w http.ResponseWriter, _ *http.Request) { h.model(w, strings.TrimPrefix(path, "/v1/models/")) }
-	case path == "/ready":
-		serve = h.ready
-	case path == "/health":
+	to, ok := h.route(r.URL.Path)
+	switch {
+	case !ok:
+		refuse(w, http.StatusNotFound, fmt.Sprintf("there is nothing at %.200s", r.URL.Path), "", "not_found")
+	case r.Method != to.method && (r.Method != http.MethodHead || to.method != http.MethodGet):
+		w.Header().Set("Allow", to.method)
+		refuse(w, http.StatusMethodNotAllowed, fmt.Sprintf("%s takes %s, not %s", r.URL.Path, to.method, r.Method), "", "method_not_allowed")
+	case to.get != nil:
+		to.get(w, r)
 	default:
-		refuse(w, http.StatusNotFound, fmt.Sprintf("there is nothing at %s", path), "", "not_found")
-		return
+		if body, ok := h.body(w, r); ok {
+			to.post(w, r, body)
+		}
 	}
-	if r.Method != method && (r.Method != http.MethodHead || method != http.MethodGet) {
-		w.Header().Set("Allow", method)
-		refuse(w, http.StatusMethodNotAllowed, fmt.Sprintf("%s takes %s, not %s", r.URL.Path, method, r.Method), "", "method_not_allowed")
-		return
-	}
-	serve(w, r)
 }
 
 func (h *Handler) health(w http.ResponseWriter, _ *http.Request) {
@@ -116,30 +154,36 @@ func (h *Handler) model(w http.ResponseWriter, name string) {
 			return
 		}
 	}
-	h.unknown(w, name)
+	fail(w, &unknownModel{name}, nil)
 }
 
-func (h *Handler) unknown(w http.ResponseWriter, name string) {
-	refuse(w, http.StatusNotFound, fmt.Sprintf("model %q is not here; GET /v1/models lists those that are", name), "model", "model_not_found")
+// An unknownModel is a name that is not in the catalog.
+type unknownModel struct{ name string }
+
+func (e *unknownModel) Error() string {
+	return fmt.Sprintf("model %.200q is not here; GET /v1/models lists those that are", e.name)
+}
+
+// body reads a request's, or refuses it.
+func (h *Handler) body(w http.ResponseWriter, r *http.Request) ([]byte, bool) {
+	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
+		refuse(w, http.StatusUnsupportedMediaType, "want Content-Type: application/json", "", "content_type")
+		return nil, false
+	}
+	limit := cmp.Or(h.MaxBody, 4<<20)
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	var tooLong *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLong):
+		refuse(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is longer than %d bytes", limit), "", "too_large")
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		refuse(w, http.StatusRequestTimeout, "the body did not come in time", "", "too_slow")
+	}
+	return body, err == nil // any other error: the client is gone
 }
 
 // complete answers a request for text.
-func (h *Handler) complete(w http.ResponseWriter, r *http.Request, chat bool) {
-	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
-		refuse(w, http.StatusUnsupportedMediaType, "want Content-Type: application/json", "", "content_type")
-		return
-	}
-	limit := h.MaxBody
-	if limit == 0 {
-		limit = 4 << 20
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
-	if err != nil {
-		if tooLong := (*http.MaxBytesError)(nil); errors.As(err, &tooLong) {
-			refuse(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is longer than %d bytes", limit), "", "too_large")
-		}
-		return // else the client is gone
-	}
+func (h *Handler) complete(w http.ResponseWriter, r *http.Request, body []byte, chat bool) {
 	c, err := decode(body, chat)
 	if err != nil {
 		fail(w, err, nil)
@@ -147,7 +191,7 @@ func (h *Handler) complete(w http.ResponseWriter, r *http.Request, chat bool) {
 	}
 	m, ok := h.find(c.Model)
 	if !ok {
-		h.unknown(w, c.Model)
+		fail(w, &unknownModel{c.Model}, nil)
 		return
 	}
 	f := newFormat(c)
@@ -177,6 +221,15 @@ func shape(err error) (int, Error) {
 	case errors.As(err, &pe):
 		status, kind, code = http.StatusBadRequest, "invalid_request_error", "invalid_parameter"
 		e.Param = &pe.Param
+	case errors.As(err, new(*unknownModel)):
+		status, kind, code = http.StatusNotFound, "invalid_request_error", "model_not_found"
+		e.Param = new("model")
+	case errors.Is(err, ErrNotFound):
+		status, kind, code = http.StatusNotFound, "invalid_request_error", "not_found"
+	case errors.Is(err, ErrConflict):
+		status, kind, code = http.StatusConflict, "invalid_request_error", "conflict"
+	case errors.Is(err, ErrForbidden):
+		status, kind, code = http.StatusForbidden, "invalid_request_error", "forbidden"
 	case errors.Is(err, router.ErrBudget):
 		status, kind, code = http.StatusPaymentRequired, "insufficient_quota", "budget_reached"
 	case errors.Is(err, router.ErrLimit):

@@ -114,8 +114,8 @@ func params(chat bool) map[string]setter {
 
 var ofChats, ofTexts = params(true), params(false)
 
-// decode reads the body of a request. Every parameter is honoured or refused; null is as if it were not there.
-func decode(body []byte, chat bool) (*Call, error) {
+// envelope are the members of a body that are not null.
+func envelope(body []byte) (map[string]json.RawMessage, error) {
 	values, err := members(body)
 	if err == nil && !utf8.Valid(body) {
 		err = errors.New("it is not UTF-8")
@@ -123,23 +123,36 @@ func decode(body []byte, chat bool) (*Call, error) {
 	if err != nil {
 		return nil, &router.ParamError{Param: "body", Reason: err.Error()}
 	}
+	maps.DeleteFunc(values, func(_ string, raw json.RawMessage) bool { return string(raw) == "null" })
+	return values, nil
+}
+
+// decode reads the body of a request. Every parameter is honoured or refused; null is as if it were not there.
+func decode(body []byte, chat bool) (*Call, error) {
+	values, err := envelope(body)
+	if err != nil {
+		return nil, err
+	}
+	if chat {
+		return call(values, true, ofChats)
+	}
+	return call(values, false, ofTexts)
+}
+
+// call makes one of parameters of which those in known are taken.
+func call(values map[string]json.RawMessage, chat bool, known map[string]setter) (*Call, error) {
 	c := &Call{N: 1}
-	known, need := ofTexts, "prompt"
+	need := "prompt"
 	if chat {
 		c.Chat = &Chat{}
-		known, need = ofChats, "messages"
+		need = "messages"
 	}
 	for _, name := range slices.Sorted(maps.Keys(values)) {
-		raw := values[name]
-		if string(raw) == "null" {
-			delete(values, name)
-			continue
-		}
 		set, ok := known[name]
 		if !ok {
 			return nil, &router.ParamError{Param: name, Reason: "this parameter is not supported here"}
 		}
-		if err := set(c, raw); err != nil {
+		if err := set(c, values[name]); err != nil {
 			return nil, &router.ParamError{Param: name, Reason: err.Error()}
 		}
 	}
