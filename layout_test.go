@@ -24,6 +24,7 @@ var may = map[string]string{
 	"kernels/cpu":                    "kernels",
 	"kernels/cpu/gen":                "", // writes the assembly of kernels/cpu
 	"kernels/cpu/vecgen":             "",
+	"kernels/cpu/narrowgen":          "",
 	"kernels/cuda":                   "kernels kernels/cuda/...",
 	"kernels/cuda/driver":            "",
 	"kernels/cuda/driver/drivertest": "kernels/cuda/driver",

@@ -124,11 +124,10 @@ func twins(t *testing.T, what string, f func() []float32) {
 	}
 }
 
-func TestAttentionIsItsTwin(t *testing.T) {
+func TestAttentionIsItsTwin(t *testing.T) { eachForm(t, attentionIsItsTwin) }
+
+func attentionIsItsTwin(t *testing.T) {
 	r := rand.New(rand.NewPCG(rand.Uint64(), 6))
-	if !useAssembly {
-		t.Skip("this processor has no AVX-512: the twin is all there is")
-	}
 	for _, h := range headsCases {
 		a, b := h.gradCase(r, 21), h.gradCase(r, 37)
 		twins(t, fmt.Sprint(h), func() []float32 {

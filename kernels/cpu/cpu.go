@@ -1,7 +1,7 @@
 // Package cpu is the Backend that computes on the processor the program runs on.
 //
-// Its leaves are written twice: in AVX-512 assembly, and as a twin in plain Go that other processors
-// run and that the build tag purego selects. Both give the same bits: every element of a matrix
+// Its leaves are written in assembly, for AVX-512, for AVX2 and for NEON, and as a twin in plain Go that
+// other processors run and that the build tag purego selects. All give the same bits: every element of a matrix
 // product is one chain of fused multiply-adds, the common dimension ascending, in one vector lane.
 // Goroutines share out the outputs of an operation and never the terms of a sum, so neither the
 // number of rows beside a row nor the number of threads changes a bit.
@@ -54,11 +54,7 @@ func New(threads int) *Device {
 
 // Name says which device this is: the instructions it uses and the number of threads.
 func (d *Device) Name() string {
-	isa := "go"
-	if useAssembly {
-		isa = "avx512"
-	}
-	return fmt.Sprintf("cpu (%s, %d threads)", isa, d.team.size)
+	return fmt.Sprintf("cpu (%s, %d threads)", instructions(), d.team.size)
 }
 
 // Threads is the number of goroutines that share an operation's work, the caller among them.

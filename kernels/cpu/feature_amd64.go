@@ -12,7 +12,21 @@ var useAssembly = haveAVX512
 var haveAVX512 = cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512DQ &&
 	cpu.X86.HasAVX512VL && cpu.X86.HasFMA
 
+// useNarrow says that the leaves run their AVX2 form where they do not run the AVX-512 one.
+var useNarrow = cpu.X86.HasAVX2 && cpu.X86.HasFMA
+
 // pause tells the processor that this is a loop that waits.
 //
 //go:noescape
 func pause()
+
+// instructions says which form of the leaves runs.
+func instructions() string {
+	switch {
+	case useAssembly:
+		return "avx512"
+	case useNarrow:
+		return "avx2"
+	}
+	return "go"
+}

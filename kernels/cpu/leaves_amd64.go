@@ -22,6 +22,8 @@ func roofRead(m *move)
 // f32 computes a tile of f32 lines.
 func (t *tile) f32(rows int) {
 	switch {
+	case !useAssembly && useNarrow:
+		t.narrow(rows, false)
 	case !useAssembly:
 		t.f32Go(rows)
 	case t.mask < 1<<16:
@@ -35,6 +37,10 @@ func (t *tile) f32(rows int) {
 func (t *tile) bf16(rows int) {
 	if useAssembly {
 		tileBF16(t, rows)
+		return
+	}
+	if useNarrow {
+		t.narrow(rows, true)
 		return
 	}
 	t.bf16Go(rows)
@@ -72,6 +78,9 @@ func multiplyAddRounds() (rounds, flops int) {
 	if useAssembly {
 		return 1_000_000, 2 * 16 * 16
 	}
+	if useNarrow {
+		return narrowRounds, narrowFlops
+	}
 	return 100_000, 2 * 16
 }
 
@@ -80,6 +89,10 @@ func multiplyAdds(n int) {
 	if useAssembly {
 		m := move{n: n}
 		roofFMA(&m)
+		return
+	}
+	if useNarrow {
+		roofLanes(n)
 		return
 	}
 	multiplyAddsGo(n)

@@ -152,10 +152,10 @@ func wantBits(t testing.TB, what string, got, want matrix) {
 	}
 }
 
-// both runs f with the assembly, where there is one, and with the Go twins.
+// both runs f with each form of the assembly that runs here, and with the Go twins.
 func both(t *testing.T, f func(t *testing.T)) {
-	if useAssembly {
-		t.Run("assembly", f)
+	for _, form := range forms() {
+		t.Run(form.name, func(t *testing.T) { form.run(func() { f(t) }) })
 	}
 	t.Run("go", func(t *testing.T) { inGo(func() { f(t) }) })
 }
@@ -224,7 +224,7 @@ func TestMatMulIsOneChain(t *testing.T) {
 			defer d.Close()
 			r := rand.New(rand.NewPCG(13, uint64(threads)))
 			for i, s := range shapes {
-				if !useAssembly && s[0]*s[1]*s[2] > 1<<20 && threads != 3 {
+				if !useAssembly && !useNarrow && s[0]*s[1]*s[2] > 1<<20 && threads != 3 {
 					continue
 				}
 				for mode := range 4 {

@@ -2,21 +2,6 @@
 
 package cpu
 
-import "unsafe"
-
-func ptr(x []float32) *float32 { return unsafe.SliceData(x) }
-
-// everyID is the mask of a row without one: it is read again and again.
-var everyID = ^uint32(0)
-
-// mask gives the address of the bits and the bytes from 16 of them to the next.
-func mask(bits []uint32) (*uint32, int) {
-	if bits == nil {
-		return &everyID, 0
-	}
-	return unsafe.SliceData(bits), 2
-}
-
 //go:noescape
 func addAVX(out, a, b *float32, n int)
 
@@ -83,7 +68,7 @@ func add(out, a, b []float32) {
 		addAVX(ptr(out), ptr(a), ptr(b), len(out))
 		return
 	}
-	addGo(out, a, b)
+	addNarrow(out, a, b)
 }
 
 func scale(out, x []float32, a float32) {
@@ -91,7 +76,7 @@ func scale(out, x []float32, a float32) {
 		scaleAVX(ptr(out), ptr(x), len(out), a)
 		return
 	}
-	scaleGo(out, x, a)
+	scaleNarrow(out, x, a)
 }
 
 func mulScale(out, x, w []float32, a float32) {
@@ -99,7 +84,7 @@ func mulScale(out, x, w []float32, a float32) {
 		mulScaleAVX(ptr(out), ptr(x), ptr(w), len(out), a)
 		return
 	}
-	mulScaleGo(out, x, w, a)
+	mulScaleNarrow(out, x, w, a)
 }
 
 func rotate(x, y, cos, sin []float32, sign float32) {
@@ -107,7 +92,7 @@ func rotate(x, y, cos, sin []float32, sign float32) {
 		rotateAVX(ptr(x), ptr(y), ptr(cos), ptr(sin), len(x), sign)
 		return
 	}
-	rotateGo(x, y, cos, sin, sign)
+	rotateNarrow(x, y, cos, sin, sign)
 }
 
 func exp(out, x []float32) {
@@ -115,7 +100,7 @@ func exp(out, x []float32) {
 		expAVX(ptr(out), ptr(x), len(out))
 		return
 	}
-	expGo(out, x)
+	expNarrow(out, x)
 }
 
 func maxScaled(x []float32, bits []uint32, a float32) float32 {
@@ -123,14 +108,14 @@ func maxScaled(x []float32, bits []uint32, a float32) float32 {
 		b, step := mask(bits)
 		return maxScaledAVX(ptr(x), b, step, len(x), a)
 	}
-	return maxScaledGo(x, bits, a)
+	return maxScaledNarrow(x, bits, a)
 }
 
 func softmax(p, x []float32, a, m float32) float32 {
 	if x = x[:len(p)]; useAssembly {
 		return softmaxAVX(ptr(p), ptr(x), len(p), a, m)
 	}
-	return softmaxGo(p, x, a, m)
+	return softmaxNarrow(p, x, a, m)
 }
 
 func sumExp(x []float32, bits []uint32, a, m float32) float32 {
@@ -138,7 +123,7 @@ func sumExp(x []float32, bits []uint32, a, m float32) float32 {
 		b, step := mask(bits)
 		return sumExpAVX(ptr(x), b, step, len(x), a, m)
 	}
-	return sumExpGo(x, bits, a, m)
+	return sumExpNarrow(x, bits, a, m)
 }
 
 func expScaled(out, x []float32, bits []uint32, a, m, c float32) {
@@ -147,7 +132,7 @@ func expScaled(out, x []float32, bits []uint32, a, m, c float32) {
 		expScaledAVX(ptr(out), ptr(x), b, step, len(out), a, m, c)
 		return
 	}
-	expScaledGo(out, x, bits, a, m, c)
+	expScaledNarrow(out, x, bits, a, m, c)
 }
 
 func swiglu(out, gate, up []float32) {
@@ -155,7 +140,7 @@ func swiglu(out, gate, up []float32) {
 		swigluAVX(ptr(out), ptr(gate), ptr(up), len(out))
 		return
 	}
-	swigluGo(out, gate, up)
+	swigluNarrow(out, gate, up)
 }
 
 func swigluGrad(dgate, dup, dy, gate, up []float32) {
@@ -164,21 +149,21 @@ func swigluGrad(dgate, dup, dy, gate, up []float32) {
 		swigluGradAVX(ptr(dgate), ptr(dup), ptr(dy), ptr(gate), ptr(up), n)
 		return
 	}
-	swigluGradGo(dgate, dup, dy, gate, up)
+	swigluGradNarrow(dgate, dup, dy, gate, up)
 }
 
 func dot(x, y []float32) float32 {
 	if y = y[:len(x)]; useAssembly {
 		return dotAVX(ptr(x), ptr(y), len(x))
 	}
-	return dotGo(x, y)
+	return dotNarrow(x, y)
 }
 
 func dot3(x, y, z []float32) float32 {
 	if y, z = y[:len(x)], z[:len(x)]; useAssembly {
 		return dot3AVX(ptr(x), ptr(y), ptr(z), len(x))
 	}
-	return dot3Go(x, y, z)
+	return dot3Narrow(x, y, z)
 }
 
 func normGrad(dx, dy, x, w []float32, r, k float32) {
@@ -187,7 +172,7 @@ func normGrad(dx, dy, x, w []float32, r, k float32) {
 		normGradAVX(ptr(dx), ptr(dy), ptr(x), ptr(w), n, r, k)
 		return
 	}
-	normGradGo(dx, dy, x, w, r, k)
+	normGradNarrow(dx, dy, x, w, r, k)
 }
 
 func normWeightGrad(dw, dy, x []float32, r float32) {
@@ -195,7 +180,7 @@ func normWeightGrad(dw, dy, x []float32, r float32) {
 		normWeightGradAVX(ptr(dw), ptr(dy), ptr(x), len(dw), r)
 		return
 	}
-	normWeightGradGo(dw, dy, x, r)
+	normWeightGradNarrow(dw, dy, x, r)
 }
 
 func adamStep(w, m, v, g []float32, c *adam) {
@@ -203,7 +188,7 @@ func adamStep(w, m, v, g []float32, c *adam) {
 		adamAVX(ptr(w), ptr(m), ptr(v), ptr(g), len(w), c)
 		return
 	}
-	adamGo(w, m, v, g, c)
+	adamStepNarrow(w, m, v, g, c)
 }
 
 func scoreGrad(ds, p []float32, dot, scale float32) {
@@ -211,5 +196,5 @@ func scoreGrad(ds, p []float32, dot, scale float32) {
 		scoreGradAVX(ptr(ds), ptr(p), len(ds), dot, scale)
 		return
 	}
-	scoreGradGo(ds, p, dot, scale)
+	scoreGradNarrow(ds, p, dot, scale)
 }

@@ -1,63 +1,48 @@
-//go:build !purego
-
 package cpu
 
 import (
 	"math"
 	"math/rand/v2"
 	"testing"
-	"unsafe"
 )
-
-// inGo runs f with the Go twins.
-func inGo(f func()) {
-	was := useAssembly
-	useAssembly = false
-	defer func() { useAssembly = was }()
-	f()
-}
-
-func needAssembly(t testing.TB) {
-	if !useAssembly {
-		t.Skip("this processor has no AVX-512: the twin is all there is")
-	}
-}
 
 // A tile of one k is one fused multiply-add a lane: fma32 gives its bits.
 func TestFMA32IsTheInstruction(t *testing.T) {
-	needAssembly(t)
-	n, differ := 0, 0
-	hardFMA(rand.New(rand.NewPCG(3, 4)), 1_000_000, func(x, y, z float32) {
-		out := z
-		tl := tile{panel: unsafe.Pointer(&y), x: unsafe.Pointer(&x), out: unsafe.Pointer(&out), k: 1, mask: 1, start: 1, alpha: 1}
-		tl.ahead = uintptr(tl.panel)
-		tileF32x1(&tl)
-		n++
-		if got := fma32(x, y, z); !same(got, out) {
-			if differ++; differ < 10 {
-				t.Errorf("fma32(%x, %x, %x) = %x, the instruction gives %x", math.Float32bits(x), math.Float32bits(y), math.Float32bits(z), math.Float32bits(got), math.Float32bits(out))
+	eachForm(t, func(t *testing.T) {
+		n, differ := 0, 0
+		var x, y, out [1]float32
+		hardFMA(rand.New(rand.NewPCG(3, 4)), 1_000_000, func(a, b, c float32) {
+			x[0], y[0], out[0] = a, b, c
+			tileOf(out[:], 1, x[:], 1, y[:], lanes, 1, 1, 1, true)
+			n++
+			if got := fma32(a, b, c); !same(got, out[0]) {
+				if differ++; differ < 10 {
+					t.Errorf("fma32(%x, %x, %x) = %x, the instruction gives %x", math.Float32bits(a), math.Float32bits(b), math.Float32bits(c), math.Float32bits(got), math.Float32bits(out[0]))
+				}
 			}
-		}
+		})
+		t.Logf("%d cases, %d differ", n, differ)
 	})
-	t.Logf("%d cases, %d differ", n, differ)
 }
 
 func FuzzFMA32(f *testing.F) {
 	f.Add(uint32(0x3f800001), uint32(0x3f800001), uint32(0x33800000))
 	f.Fuzz(func(t *testing.T, a, b, c uint32) {
-		needAssembly(t)
 		x, y, z := math.Float32frombits(a), math.Float32frombits(b), math.Float32frombits(c)
-		out := []float32{z}
-		tileOf(out, 1, []float32{x}, 1, []float32{y}, lanes, 1, 1, 1, true)
-		if got := fma32(x, y, z); !same(got, out[0]) {
-			t.Errorf("fma32(%x, %x, %x) = %x, the instruction gives %x", a, b, c, got, out[0])
-		}
+		eachForm(t, func(t *testing.T) {
+			out := []float32{z}
+			tileOf(out, 1, []float32{x}, 1, []float32{y}, lanes, 1, 1, 1, true)
+			if got := fma32(x, y, z); !same(got, out[0]) {
+				t.Errorf("fma32(%x, %x, %x) = %x, the instruction gives %x", a, b, c, got, out[0])
+			}
+		})
 	})
 }
 
 // Tiles of every height, width and start give the twin's bits and touch nothing else.
-func TestTileIsItsTwin(t *testing.T) {
-	needAssembly(t)
+func TestTileIsItsTwin(t *testing.T) { eachForm(t, tileIsItsTwin) }
+
+func tileIsItsTwin(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	for rows := 1; rows <= tileRows; rows++ {
 		for _, width := range []int{1, 7, 15, 16, 17, 31, 32} {

@@ -1,4 +1,4 @@
-//go:build linux && !purego
+//go:build linux
 
 package cpu
 
@@ -62,8 +62,9 @@ func values(r *rand.Rand, s []float32) {
 }
 
 // Every leaf gives its twin's bits on any length and any values, and stays within its slices.
-func TestLeavesAreTheirTwins(t *testing.T) {
-	needAssembly(t)
+func TestLeavesAreTheirTwins(t *testing.T) { eachForm(t, leavesAreTheirTwins) }
+
+func leavesAreTheirTwins(t *testing.T) {
 	r := rand.New(rand.NewPCG(rand.Uint64(), 1))
 	const most = 300
 	var got, want, mem [5][]float32
