@@ -22,7 +22,7 @@ type modelFlags struct {
 
 // deviceFlags say where and how to compute.
 type deviceFlags struct {
-	Device string `default:"auto" placeholder:"auto" help:"auto (the processor), cpu, cuda or cuda:N (an NVIDIA GPU by its number), or ref (slow float64 oracle)."`
+	Device string `default:"auto" env:"R2_DEVICE" placeholder:"auto" help:"auto (an NVIDIA GPU where there is one that this build can use, else the processor), cpu, cuda or cuda:N (a GPU by its number), ptxsim (a GPU in software, for tests) or ref (slow float64 oracle); or in R2_DEVICE."`
 	DType  string `name:"dtype" default:"auto" placeholder:"auto" help:"Type of frozen matrices: auto (as stored), f32, bf16."`
 	Seed   uint64 `default:"0" help:"Fixes every random number."`
 }
@@ -44,7 +44,9 @@ func (o outputFlags) note(format string, args ...any) {
 // open opens the device.
 func (f deviceFlags) open() (kernels.Backend, error) {
 	switch name := f.Device; {
-	case name == "auto" || name == "cpu":
+	case name == "auto":
+		return openAuto()
+	case name == "cpu":
 		return cpu.New(0), nil
 	case name == "ref":
 		return ref.New(), nil

@@ -2,7 +2,13 @@
 
 package main
 
-import "github.com/r2-reasoner/r2/kernels"
+import (
+	"github.com/r2-reasoner/r2/kernels"
+	"github.com/r2-reasoner/r2/kernels/cpu"
+)
+
+// openAuto opens the processor: this build has nothing else.
+func openAuto() (kernels.Backend, error) { return cpu.New(0), nil }
 
 // openGPU says that this build is the static one.
 func openGPU(n int) (kernels.Backend, error) {

@@ -81,7 +81,11 @@ func openModel(be kernels.Backend, path string, adapters []string, f deviceFlags
 	}
 	h := &host{be: be, files: files, config: files.Config, defaults: files.Generation, done: make(chan error, 1)}
 	h.name = strings.TrimSuffix(filepath.Base(filepath.Clean(path)), ".gguf")
-	if err := h.load(path, adapters, opts); err != nil {
+	err = weightsFit(be, files, opts)
+	if err == nil {
+		err = h.load(path, adapters, opts)
+	}
+	if err != nil {
 		files.Close()
 		return nil, err
 	}
@@ -139,7 +143,7 @@ func (h *host) start(o hostOptions) (err error) {
 	o.tokens = max(o.tokens, o.sequences)
 	pages := (h.context + pageSize - 1) / pageSize
 	if o.positions == 0 {
-		o.positions = min(o.sequences*pages*pageSize, cacheBytes/h.dec.CacheBytes())
+		o.positions = min(o.sequences*pages*pageSize, cacheRoom(h.be)/h.dec.CacheBytes())
 	}
 	total := max(pages, (o.positions+pageSize-1)/pageSize)
 	size := model.Size{Tokens: o.tokens, Sequences: o.sequences, Wanted: o.tokens, Slice: min(o.tokens, 64), Pages: pages,

@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"strings"
 
 	"github.com/r2-reasoner/r2/model"
 	"github.com/r2-reasoner/r2/train"
@@ -21,7 +19,7 @@ func plan(o outputFlags, dec *model.Decoder, ad *model.Adapter, size model.Size)
 		say += fmt.Sprintf("%s %s, ", n.What, mib(n.Bytes))
 	}
 	say += "together " + mib(total)
-	free, known := available()
+	free, known := available(dec.Backend())
 	if known && total > free {
 		return fmt.Errorf("training needs %s of memory, %s are free: take a smaller --micro-tokens, shorter rows or a smaller rank (%s)", mib(total), mib(free), say)
 	}
@@ -33,15 +31,3 @@ func plan(o outputFlags, dec *model.Decoder, ad *model.Adapter, size model.Size)
 }
 
 func mib(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
-
-// available is the memory that can be had without swapping, where the system says so.
-func available() (int64, bool) {
-	b, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
-		return 0, false
-	}
-	_, after, _ := strings.Cut(string(b), "MemAvailable:")
-	var kib int64
-	_, err = fmt.Sscan(after, &kib)
-	return kib << 10, err == nil
-}

@@ -56,6 +56,9 @@ func (f *trainFlags) open(o outputFlags) (*trainee, error) {
 		t.eos = append(t.eos, int32(id))
 	}
 	opts.Train = f.full
+	if err := weightsFit(be, base, opts); err != nil {
+		return nil, err
+	}
 	if t.dec, err = model.Load(be, base.Config, base, opts); err != nil {
 		return nil, fmt.Errorf("%s: %w", f.model, err)
 	}

@@ -194,3 +194,13 @@ func (d *Device) Fill(dst k.Tensor, v float32) {
 	rows, cols := flat(&dst)
 	d.op(opFill, "fill").out(dst).ints(rows, cols).float(v).run(rowsAndColumns(rows, cols), 256)
 }
+
+// Room is the device's free memory and all of it, in bytes. What other processes hold is not free.
+func (d *Device) Room() (free, total int64, err error) {
+	if err := d.Attach(); err != nil {
+		return 0, 0, err
+	}
+	defer d.Detach()
+	f, t, err := d.gpu.MemInfo()
+	return int64(f), int64(t), err
+}
