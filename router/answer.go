@@ -41,7 +41,10 @@ type Event struct {
 	Subtask int    `json:"subtask,omitempty"` // from 1
 	Plan    Plan   `json:"plan,omitempty"`    // after StagePlan
 	Model   string `json:"model,omitempty"`   // after StageAllocate and StageSolve
-	Text    string `json:"text,omitempty"`    // the answer, after StageSolve, StageReview and StageIntegrate
+
+	Confidence *float64 `json:"confidence,omitempty"` // after StageAllocate: see Step
+
+	Text string `json:"text,omitempty"` // the answer, after StageSolve, StageReview and StageIntegrate
 }
 
 // Answer answers a question. The trace is never nil: when there is an error it holds what was done and paid up
@@ -105,7 +108,7 @@ func (x *run) run(ctx context.Context) error {
 		return err
 	}
 	for i, m := range models {
-		x.watch(Event{Stage: StageAllocate, Subtask: i + 1, Model: m})
+		x.watch(Event{Stage: StageAllocate, Subtask: i + 1, Model: m, Confidence: x.ledger.confidence(i + 1)})
 	}
 	return x.execute(ctx, plan, models)
 }
@@ -125,6 +128,9 @@ func (x *run) execute(ctx context.Context, plan Plan, models []string) error {
 	t := x.trace
 	t.Stopped = StageSolve
 	t.set(plan, models)
+	for i := range t.Steps {
+		t.Steps[i].Confidence = x.ledger.confidence(i + 1)
+	}
 	if err := x.check(plan); err != nil {
 		return err
 	}

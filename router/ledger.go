@@ -71,6 +71,8 @@ type Ledger struct {
 	open  int   // calls under way
 	spent Money // by calls that ended
 	held  Money // the most that open calls can cost
+
+	sure map[int]float64 // confidence behind an allocation, by subtask
 }
 
 // NewLedger returns an empty ledger for one question.
@@ -84,6 +86,30 @@ func (l *Ledger) Calls() []Call {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.calls)
+}
+
+// Confide notes the confidence, in 0 … 1, that the allocation of a subtask, counted from 1, rests on: the
+// probability of the allocator's choice, or the baseline's confidence in its own answer.
+func (l *Ledger) Confide(subtask int, p float64) {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.sure == nil {
+		l.sure = map[int]float64{}
+	}
+	l.sure[subtask] = p
+}
+
+// confidence is what was noted of a subtask; nil when nothing was.
+func (l *Ledger) confidence(subtask int) *float64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p, ok := l.sure[subtask]; ok {
+		return &p
+	}
+	return nil
 }
 
 // Complete calls m for a stage, and for a subtask counted from 1 where there is one.

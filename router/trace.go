@@ -26,6 +26,10 @@ type Step struct {
 	Subtask string `json:"subtask"`
 	Model   string `json:"model,omitempty"` // "" when things stopped before the allocation
 	Answer  string `json:"answer"`
+
+	// Confidence is what the allocation rests on, in 0 … 1: see Ledger.Confide. Nil when it rests on none.
+	Confidence *float64 `json:"confidence,omitempty"`
+
 	Done    bool   `json:"done"`              // it has been answered
 	Draft   string `json:"draft,omitempty"`   // the model's own answer, when the review changed it
 	Changed bool   `json:"changed,omitempty"` // by the review

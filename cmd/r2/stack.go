@@ -257,7 +257,7 @@ func (s *stack) openAllocator(prompt *router.Prompt) (router.Allocator, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.allocate = &allocate.Model{Model: router.Model{Card: router.Card{Name: allocatorName}, Completer: s.recorded(allocatorName, t)}, Prompt: prompt}
+	s.allocate = &allocate.Model{Model: router.Model{Card: router.Card{Name: allocatorName}, Completer: s.recorded(allocatorName, t)}, Prompt: prompt, Confident: true}
 	switch m.Fallback {
 	case "":
 	case "threshold":

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -72,6 +73,7 @@ type Model struct {
 	Fallback    Chooser        // decides when the answer is not a name; nil: that is an error
 	Temperature *float64       // nil: 0
 	Seed        *uint64
+	Confident   bool // ask for the probability of the choice, which the trace then holds
 }
 
 // Request is the one that asks for the model of subtask i.
@@ -84,7 +86,7 @@ func (m *Model) Request(question string, p router.Plan, i int, models []router.C
 	if err != nil {
 		return router.Request{}, err
 	}
-	r := router.Request{Messages: ms, Temperature: m.Temperature, Seed: m.Seed, Limit: 16}
+	r := router.Request{Messages: ms, Temperature: m.Temperature, Seed: m.Seed, Limit: 16, LogProbs: m.Confident}
 	for _, c := range models {
 		r.Choices = append(r.Choices, c.Name)
 		r.Limit = max(r.Limit, len(c.Name)+1) // a token is at least a byte; one more ends the text
@@ -107,6 +109,9 @@ func (m *Model) Choose(ctx context.Context, l *router.Ledger, question string, p
 	case err != nil && !errors.Is(err, router.ErrAnswer):
 		return "", err
 	case err == nil && slices.Contains(r.Choices, name):
+		if m.Confident {
+			l.Confide(i+1, math.Exp(sum(c.LogProbs)))
+		}
 		return name, nil
 	case err == nil:
 		err = fmt.Errorf("%w: %s chose %.100q, which is not in the pool", router.ErrAnswer, m.Model.Name, name)
@@ -115,6 +120,14 @@ func (m *Model) Choose(ctx context.Context, l *router.Ledger, question string, p
 		return "", err
 	}
 	return m.Fallback.Choose(ctx, l, question, p, i, models)
+}
+
+// sum adds the log-probabilities of a choice's tokens.
+func sum(logprobs []float32) (s float64) {
+	for _, lp := range logprobs {
+		s += float64(lp)
+	}
+	return s
 }
 
 // Allocate asks for each subtask in turn.

@@ -259,3 +259,49 @@ func TestFixed(t *testing.T) {
 		t.Errorf("an empty pool: %v", err)
 	}
 }
+
+// What an allocation rests on is in the trace: the probability of the choice, or the baseline's confidence.
+func TestConfidenceInTheTrace(t *testing.T) {
+	half, quarter := float32(math.Log(0.5)), float32(math.Log(0.25))
+	sure := &script{answers: []router.Completion{{Text: "q3", LogProbs: []float32{half, quarter}}}}
+	base := &script{answers: []router.Completion{{Text: "6", LogProbs: []float32{quarter}}}}
+	cheap := &script{answers: []router.Completion{{Text: "done"}}}
+	for name, c := range map[string]struct {
+		allocator router.Allocator
+		want      float64
+	}{
+		"choice":    {&Model{Model: named(sure), Confident: true}, 0.125},
+		"threshold": {&Threshold{Model: named(base), Easy: 0.8, Hard: 0.5}, 0.25},
+	} {
+		r := router.Router{Decomposer: fixedPlan{}, Allocator: c.allocator, Pool: scripted{cheap}, Integrator: router.Concatenate{}}
+		tr, err := r.Answer(context.Background(), question)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		for i, s := range tr.Steps {
+			if s.Confidence == nil || math.Abs(*s.Confidence-c.want) > 1e-7 {
+				t.Errorf("%s: subtask %d: confidence %v, want %v", name, i+1, s.Confidence, c.want)
+			}
+		}
+	}
+	r := router.Router{Decomposer: fixedPlan{}, Allocator: Fixed("q3"), Pool: scripted{cheap}, Integrator: router.Concatenate{}}
+	tr, err := r.Answer(context.Background(), question)
+	if err != nil || tr.Steps[0].Confidence != nil {
+		t.Errorf("a fixed choice rests on no confidence: %v, %v", tr.Steps[0].Confidence, err)
+	}
+}
+
+type fixedPlan struct{}
+
+func (fixedPlan) Decompose(context.Context, *router.Ledger, string) (router.Plan, error) {
+	return plan, nil
+}
+
+// scripted is the pool of nine, all of which the script answers for.
+type scripted struct{ *script }
+
+func (scripted) Models() []router.Card { return nine }
+
+func (s scripted) Complete(ctx context.Context, _ string, r router.Request) (router.Completion, error) {
+	return s.script.Complete(ctx, r)
+}

@@ -53,6 +53,7 @@ func (t *Threshold) Choose(ctx context.Context, l *router.Ledger, question strin
 	if err != nil {
 		return "", err
 	}
+	l.Confide(i+1, conf)
 	return Middle(models, t.Group(conf))
 }
 
