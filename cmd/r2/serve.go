@@ -2,16 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"github.com/r2-reasoner/r2/engine"
 	"github.com/r2-reasoner/r2/engine/serve"
@@ -26,7 +22,7 @@ type serveCmd struct {
 	AdapterRoot string   `placeholder:"DIR" help:"Adapters below this folder may be loaded and replaced while serving, by /v1/load_lora_adapter."`
 	MaxLoraRank int      `default:"64" placeholder:"64" help:"Room for adapters of this rank."`
 	Config      string   `placeholder:"r2.yaml" help:"A router and its pool, served as the model r2."`
-	Listen      string   `default:"127.0.0.1:8000" placeholder:"HOST:PORT" help:"Where to listen; without keys only on loopback."`
+	serverFlags
 	deviceFlags
 	outputFlags
 }
@@ -39,20 +35,16 @@ func (c *serveCmd) Help() string {
       -d '{"model":"smollm2","messages":[{"role":"user","content":"Hello"}]}'`
 }
 
-// How long a client may take, and the service to stop.
-const (
-	headerTimeout = 10 * time.Second
-	bodyTimeout   = time.Minute
-	idleTimeout   = 2 * time.Minute
-	drainTimeout  = 30 * time.Second
-)
-
 // Run serves until it is interrupted.
 func (c *serveCmd) Run(ctx context.Context) error {
 	if c.Model == "" && c.Config == "" {
 		return usage("say what to serve: --model or --config")
 	}
-	l, err := c.listen()
+	keys, err := c.keys()
+	if err != nil {
+		return err
+	}
+	l, err := c.listen(len(keys) > 0)
 	if err != nil {
 		return err
 	}
@@ -70,23 +62,8 @@ func (c *serveCmd) Run(ctx context.Context) error {
 		names = append(names, card.Name)
 	}
 	c.note("serving %v at http://%s/v1", names, l.Addr())
-	return listenAndServe(ctx, l, &openai.Handler{Models: models, Ready: hosts.ready})
-}
-
-// listen takes the port before anything is loaded. There are no keys yet, so only loopback will do.
-func (c *serveCmd) listen() (net.Listener, error) {
-	host, _, err := net.SplitHostPort(c.Listen)
-	if err != nil {
-		return nil, usage("--listen %s: want HOST:PORT", c.Listen)
-	}
-	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return nil, usage("--listen %s: keys are not there yet, so only a loopback address may be served", c.Listen)
-	}
-	l, err := net.Listen("tcp", c.Listen)
-	if err != nil {
-		return nil, fmt.Errorf("%w; choose another with --listen", err)
-	}
-	return l, nil
+	h := &openai.Handler{Models: models, Ready: hosts.ready, Most: c.Queue}
+	return listenAndServe(ctx, l, &openai.Guard{Next: h, Keys: keys, Told: c.log()}, h.Drain)
 }
 
 // opened is what a server stands on.
@@ -210,37 +187,4 @@ func (h *host) serving() (*serve.Host, error) {
 		p.Repetition = *r
 	}
 	return &serve.Host{Engine: h.eng, Tokenizer: h.tok, Forms: h.forms, Defaults: p, EOS: h.eos(), Vocab: h.config.Vocab, Context: h.context}, nil
-}
-
-// listenAndServe answers until ctx is done, then lets what is under way finish.
-func listenAndServe(ctx context.Context, l net.Listener, h http.Handler) error {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 64 << 10}
-	failed := make(chan error, 1)
-	go func() { failed <- s.Serve(l) }()
-	select {
-	case err := <-failed:
-		return err
-	case <-ctx.Done():
-	}
-	drain, cancel := context.WithTimeout(context.Background(), drainTimeout)
-	defer cancel()
-	if err := s.Shutdown(drain); err != nil {
-		return errors.Join(err, s.Close())
-	}
-	return nil
-}
-
-// serveLoopback serves models on a free port of loopback and returns the API's URL.
-func serveLoopback(models map[string]router.Completer) (url string, stop func() error, err error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", nil, err
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- listenAndServe(ctx, l, &openai.Handler{Models: openai.Completers(models)}) }()
-	return fmt.Sprintf("http://%s/v1", l.Addr()), func() error {
-		cancel()
-		return <-done
-	}, nil
 }

@@ -24,6 +24,14 @@ import (
 // start runs r2 serve on a free port and returns the API's URL. At the end it is told to stop, and must.
 func start(t *testing.T, args ...string) string {
 	t.Helper()
+	url, stop := startInto(t, io.Discard, args...)
+	t.Cleanup(stop)
+	return url
+}
+
+// startInto runs r2 serve, which says what it says on standard error to log, and stops it.
+func startInto(t *testing.T, log io.Writer, args ...string) (url string, stop func()) {
+	t.Helper()
 	cmd := exec.Command(binary, append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...)
 	errs, err := cmd.StderrPipe()
 	if err == nil {
@@ -32,10 +40,25 @@ func start(t *testing.T, args ...string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	address, said := make(chan string, 1), make(chan struct{})
+	go func() {
+		defer close(said)
+		defer close(address)
+		found, sc := false, bufio.NewScanner(io.TeeReader(errs, log))
+		for sc.Scan() {
+			if m := regexp.MustCompile(`http://\S+`).FindString(sc.Text()); m != "" && !found {
+				found = true
+				address <- m
+			}
+		}
+	}()
+	stop = func() {
 		cmd.Process.Signal(syscall.SIGTERM)
 		done := make(chan error, 1)
-		go func() { done <- cmd.Wait() }()
+		go func() {
+			<-said
+			done <- cmd.Wait()
+		}()
 		select {
 		case err := <-done:
 			if err != nil {
@@ -45,16 +68,13 @@ func start(t *testing.T, args ...string) string {
 			cmd.Process.Kill()
 			t.Error("serve did not stop")
 		}
-	})
-	sc := bufio.NewScanner(errs)
-	for sc.Scan() {
-		if m := regexp.MustCompile(`http://\S+`).FindString(sc.Text()); m != "" {
-			go io.Copy(io.Discard, errs)
-			return m
-		}
 	}
-	t.Fatal("serve said no address")
-	return ""
+	at, ok := <-address
+	if !ok {
+		stop()
+		t.Fatal("serve said no address")
+	}
+	return at, stop
 }
 
 // The client that OpenAI publishes talks to the base, to an adapter and to r2; the router's trace comes

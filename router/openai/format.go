@@ -21,14 +21,27 @@ type format struct {
 	*Call
 	id      string
 	created int64
+	began   time.Time
+	rec     *Record
 }
 
-func newFormat(c *Call) *format {
-	id := cmp.Or(c.ID, rand.Text())
+func newFormat(c *Call, rec *Record) *format {
+	now, prefix := time.Now(), "cmpl-"
 	if c.Chat != nil {
-		return &format{c, "chatcmpl-" + id, time.Now().Unix()}
+		prefix = "chatcmpl-"
 	}
-	return &format{c, "cmpl-" + id, time.Now().Unix()}
+	return &format{c, prefix + cmp.Or(c.ID, rec.ID, rand.Text()), now.Unix(), now, rec}
+}
+
+// note keeps for the record what a part tells.
+func (f *format) note(p *Part) {
+	if f.rec.First == 0 && (p.Out > 0 || p.Text != "" || p.Done != nil) {
+		f.rec.First = time.Since(f.began)
+	}
+	if p.Index%f.BestOf == 0 {
+		f.rec.In += p.In
+	}
+	f.rec.Out += p.Out
 }
 
 // A gathered is an answer, whole.
@@ -51,6 +64,7 @@ func (f *format) whole(w http.ResponseWriter, r *http.Request, parts iter.Seq2[P
 			fail(w, err, f.extension(p.Done))
 			return
 		}
+		f.note(&p)
 		a := &got[p.Index]
 		a.text.WriteString(p.Text)
 		a.tokens, a.calls = append(a.tokens, p.Tokens...), append(a.calls, p.Calls...)

@@ -25,7 +25,10 @@ type Handler struct {
 	Models  Catalog                     // nil: none
 	Ready   func(context.Context) error // of /ready; nil: always
 	Metrics http.Handler                // of /metrics; nil: there is none
+	Most    int                         // answers that may be under way or wait at once, further ones are refused; 0: any number
 	MaxBody int64                       // most bytes of a request; 0: 4 MiB
+
+	crowd crowd
 }
 
 var created = time.Now().Unix() // of every model, as far as a client can tell
@@ -94,16 +97,6 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (h *Handler) health(w http.ResponseWriter, _ *http.Request) {
 	reply(w, http.StatusOK, map[string]string{"status": "ok"})
-}
-
-func (h *Handler) ready(w http.ResponseWriter, r *http.Request) {
-	if h.Ready != nil {
-		if err := h.Ready(r.Context()); err != nil {
-			refuse(w, http.StatusServiceUnavailable, "not ready: "+err.Error(), "", "not_ready")
-			return
-		}
-	}
-	reply(w, http.StatusOK, map[string]string{"status": "ready"})
 }
 
 // A modelInfo is OpenAI's form of a Card, with vLLM's additions.
@@ -194,7 +187,14 @@ func (h *Handler) complete(w http.ResponseWriter, r *http.Request, body []byte, 
 		fail(w, &unknownModel{c.Model}, nil)
 		return
 	}
-	f := newFormat(c)
+	rec := record(r)
+	rec.Model, rec.Stream, rec.Answers = c.Model, c.Stream, c.answers()
+	if err := h.crowd.enter(c.Draws(), h.Most); err != nil {
+		fail(w, err, nil)
+		return
+	}
+	defer h.crowd.leave(c.Draws())
+	f := newFormat(c, rec)
 	if c.Stream {
 		f.stream(w, r, m.Answer(r.Context(), c))
 		return
@@ -207,7 +207,10 @@ func fail(w http.ResponseWriter, err error, x *Extension) {
 	status, e := shape(err)
 	if ce := (*router.CallError)(nil); errors.As(err, &ce) && ce.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(ce.RetryAfter.Seconds()))))
+	} else if status == http.StatusTooManyRequests || errors.Is(err, ErrDraining) {
+		w.Header().Set("Retry-After", strconv.Itoa(int(later.Seconds())))
 	}
+	failedWith(w, e.Code)
 	reply(w, status, failed{e, x})
 }
 
@@ -224,6 +227,10 @@ func shape(err error) (int, Error) {
 	case errors.As(err, new(*unknownModel)):
 		status, kind, code = http.StatusNotFound, "invalid_request_error", "model_not_found"
 		e.Param = new("model")
+	case errors.As(err, new(*crowdedError)):
+		status, kind, code = http.StatusTooManyRequests, "rate_limit_error", "overloaded"
+	case errors.Is(err, ErrDraining):
+		status, code = http.StatusServiceUnavailable, "stopping"
 	case errors.Is(err, ErrNotFound):
 		status, kind, code = http.StatusNotFound, "invalid_request_error", "not_found"
 	case errors.Is(err, ErrConflict):
@@ -257,6 +264,7 @@ func refuse(w http.ResponseWriter, status int, message, param, code string) {
 	if status >= 500 {
 		e.Type = "server_error"
 	}
+	failedWith(w, e.Code)
 	reply(w, status, failed{Error: e})
 }
 
@@ -268,6 +276,7 @@ func reply(w http.ResponseWriter, status int, v any) {
 			`not a number, or infinite","type":"server_error","param":null,"code":"not_finite"}}`)
 	}
 	w.Header().Set("Content-Type", "application/json")
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(slowest)) // a writer that has none waits for nobody
 	w.WriteHeader(status)
 	w.Write(append(body, '\n'))
 }

@@ -67,7 +67,15 @@ var common = map[string]setter{
 		return boolean(raw, c.SpecialTokens)
 	},
 	"return_token_ids": func(c *Call, raw json.RawMessage) error { return boolean(raw, &c.ReturnIDs) },
-	"request_id":       func(c *Call, raw json.RawMessage) error { return name(raw, &c.ID) },
+	"request_id": func(c *Call, raw json.RawMessage) error {
+		if err := str(raw, &c.ID); err != nil {
+			return err
+		}
+		if !requestID.MatchString(c.ID) {
+			return errors.New("want 1 to 128 letters, digits, ., _, : or -")
+		}
+		return nil
+	},
 
 	"stream": func(c *Call, raw json.RawMessage) error { return boolean(raw, &c.Stream) },
 	"stream_options": func(c *Call, raw json.RawMessage) error {

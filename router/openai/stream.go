@@ -29,6 +29,7 @@ func (f *format) stream(w http.ResponseWriter, r *http.Request, parts iter.Seq2[
 			s.fail(err, f.extension(p.Done))
 			return
 		}
+		f.note(&p)
 		s.part(p)
 		if s.err != nil {
 			return // the client is gone
@@ -160,10 +161,12 @@ func (s *sender) fail(err error, x *Extension) {
 	if !s.begun {
 		s.begun = true
 		fail(s.w, err, x)
-	} else if data, merr := json.Marshal(failed{second(shape(err)), x}); merr == nil {
-		s.write(string(data))
+	} else {
+		_, e := shape(err)
+		failedWith(s.w, e.Code)
+		if data, merr := json.Marshal(failed{e, x}); merr == nil {
+			s.write(string(data))
+		}
 	}
 	s.err = err
 }
-
-func second(_ int, e Error) Error { return e }

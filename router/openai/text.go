@@ -142,6 +142,7 @@ func (p piece) part(c *Call, service bool) Part {
 		}
 	}
 	if d.Done != nil {
+		out.In, out.Out = d.Done.In, d.Done.Out // known at the end only
 		out.Done = &Done{Finish: string(d.Done.Finish), In: d.Done.In, Out: d.Done.Out, Cost: d.Done.Cost, Trace: d.Done.Trace,
 			Priced: d.Done.Cost > 0 || service}
 	}
