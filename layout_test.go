@@ -31,6 +31,7 @@ var may = map[string]string{
 	"kernels/cuda/probe":             "kernels/cuda/driver kernels/cuda/ptx",
 	"kernels/cuda/ptx":               "",                 // kernels as text
 	"kernels/cuda/ptx/gen":           "kernels/cuda/ptx", // compiles them
+	"kernels/cuda/ptxsim":            "kernels/cuda/driver",
 	"kernels/kerneltest":             "kernels kernels/ref",
 	"kernels/ref":                    "kernels",
 	"kernels/trace":                  "kernels",

@@ -4,7 +4,7 @@ import (
 	"testing"
 
 	k "github.com/r2-reasoner/r2/kernels"
-	"github.com/r2-reasoner/r2/kernels/cuda/testdata/interpreter"
+	"github.com/r2-reasoner/r2/kernels/cuda/ptxsim"
 	"github.com/r2-reasoner/r2/kernels/kerneltest"
 )
 
@@ -22,13 +22,12 @@ func TestVersions(t *testing.T) {
 
 // The order in which warps run changes no bit.
 func TestWarpOrder(t *testing.T) {
-	kerneltest.Same(t, func(t *testing.T) k.Backend { return simulated(t) }, func(t *testing.T) k.Backend {
-		d, err := On(&simulator{gpu: &interpreter.Device{Race: true, LastFirst: true}}, Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return d
-	})
+	for _, order := range ptxsim.Orders[1:] {
+		t.Run(order.String(), func(t *testing.T) {
+			kerneltest.Same(t, func(t *testing.T) k.Backend { return simulated(t) },
+				func(t *testing.T) k.Backend { return simulatedBy(t, order) })
+		})
+	}
 }
 
 // TestConformance on a GPU, where there is one.

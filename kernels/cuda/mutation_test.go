@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	k "github.com/r2-reasoner/r2/kernels"
-	"github.com/r2-reasoner/r2/kernels/cuda/testdata/interpreter"
+	"github.com/r2-reasoner/r2/kernels/cuda/ptxsim"
 )
 
 // A mutation is a bug planted in the PTX of one kernel, and a part of the backend that must see it.
@@ -74,13 +74,11 @@ func TestMutations(t *testing.T) {
 				t.Fatalf("without the bug: %v", err)
 			}
 			planted := false
-			s := &simulator{gpu: &interpreter.Device{Race: true}}
-			s.edit = func(text string) string {
+			d, err := On(mutant{ptxsim.New(ptxsim.Options{}), func(text string) string {
 				edited, ok := m.plant(text)
 				planted = planted || ok
 				return edited
-			}
-			d, err := On(s, Options{})
+			}}, Options{})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	k "github.com/r2-reasoner/r2/kernels"
-	"github.com/r2-reasoner/r2/kernels/cuda/testdata/interpreter"
 )
 
 func random(d *Device, g *rand.Rand, rows, cols int) k.Tensor {
@@ -167,7 +166,7 @@ func TestActivations(t *testing.T) {
 		d.Linear(out, a, d.Load(k.BF16, n, in, raw), k.Tensor{})
 		return bits(t, d, out)
 	}
-	half, err := On(&simulator{gpu: &interpreter.Device{}}, Options{Activations: k.BF16})
+	half, err := On(newSimulator(), Options{Activations: k.BF16})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,98 @@
+// Package ptxsim is a GPU in software: a driver.Device that parses PTX and runs it, thread by thread, on the
+// processor. It is there to prove kernels where there is no GPU, so it is strict where a GPU is not:
+//
+//   - Every access is checked for bounds, against memory exactly as large as was asked for, and for alignment.
+//   - Fresh memory, shared memory and copies under way read as NaN. To read shared memory that nothing has been
+//     written to, or that a copy has not brought yet, is an error.
+//   - Two accesses of shared or global memory that nothing orders, one of them a write, are an error that names the
+//     lines and threads. Order within a block comes of barriers alone: bar.sync and bar.arrive, bar.warp.sync of a
+//     warp's lanes. Blocks of a launch have none; atomic and relaxed accesses do not race with each other. What
+//     is ordered by a fence and a message through memory is not recognised.
+//   - Warps run in one of three orders; kernels must not depend on it.
+//   - Arguments and sizes of a launch are checked against what the kernel declares.
+//   - An instruction, type or modifier that is not known is an error with its line, when the module is loaded.
+//
+// It cannot prove what a GPU's weak memory order would show, nor any speed. Numbers are those of PTX's definition;
+// where it leaves them open (the order of sums within matrix instructions, approximate functions) they are one possibility.
+package ptxsim
+
+import (
+	"fmt"
+
+	"github.com/r2-reasoner/r2/kernels/cuda/driver"
+)
+
+// A Device is a simulated GPU. Launches are done when the call returns.
+type Device struct {
+	order      Order
+	capability int
+
+	modules   []map[string]*kernel
+	functions []function
+	buffers   []*buffer // by number, from 1; nil: freed
+	used      int       // bytes of memory
+	pinned    map[*byte]bool
+	lost      error // the fault after which nothing goes
+
+	launchCount, blockCount uint32
+
+	stream
+}
+
+var _ driver.Device = (*Device)(nil)
+
+// Options are what can be chosen of a device.
+type Options struct {
+	Order Order
+	// Capability is the GPU's generation: 80 or, if it is 0, 90.
+	Capability int
+}
+
+// New returns a device without memory in use.
+func New(o Options) *Device {
+	if o.Capability == 0 {
+		o.Capability = 90
+	}
+	return &Device{order: o.Order, capability: o.Capability, pinned: map[*byte]bool{}}
+}
+
+func (d *Device) Name() string { return fmt.Sprintf("simulated sm_%d", d.capability) }
+func (d *Device) Bind() error  { return nil }
+
+// Close lets go of all memory.
+func (d *Device) Close() error {
+	d.buffers, d.modules, d.functions, d.used = nil, nil, nil, 0
+	return nil
+}
+
+// The memory that a block can have, once allowed and without that.
+const (
+	usualShared  = 48 << 10
+	mostShared90 = 227 << 10
+	mostShared80 = 163 << 10
+)
+
+func (d *Device) mostShared() int {
+	if d.capability < 90 {
+		return mostShared80
+	}
+	return mostShared90
+}
+
+func (d *Device) Attribute(a driver.Attribute) (int, error) {
+	switch a {
+	case driver.CapabilityMajor:
+		return d.capability / 10, nil
+	case driver.CapabilityMinor:
+		return d.capability % 10, nil
+	case driver.Multiprocessors:
+		return 1, nil
+	case driver.MaxSharedPerBlock:
+		return d.mostShared(), nil
+	case driver.SharedPerSM:
+		return d.mostShared() + 1<<10, nil
+	case driver.Clock, driver.MemoryClock, driver.MemoryBusWidth, driver.L2Size:
+		return 0, nil // it has no speed
+	}
+	return 0, refuse("cuDeviceGetAttribute", codeInvalid, "the simulator has no attribute %d", a)
+}

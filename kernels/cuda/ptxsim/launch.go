@@ -1,0 +1,113 @@
+package ptxsim
+
+import (
+	"encoding/binary"
+
+	"github.com/r2-reasoner/r2/kernels/cuda/driver"
+)
+
+// Launch runs a kernel, or records that.
+func (d *Device) Launch(f driver.Function, l driver.Launch, args *driver.Args) error {
+	const call = "cuLaunchKernel"
+	if d.lost != nil {
+		return d.lost
+	}
+	fn, err := d.function(call, f)
+	if err != nil {
+		return err
+	}
+	if err := d.checkLaunch(fn, l); err != nil {
+		return err
+	}
+	params, err := fn.pack(args)
+	if err != nil {
+		return err
+	}
+	grid, size := [3]int{l.Grid.X, l.Grid.Y, l.Grid.Z}, [3]int{l.Block.X, l.Block.Y, l.Block.Z}
+	return d.queue(work{call: call, kernel: fn.name, run: func() error { return d.runGrid(fn.kernel, grid, size, l.Shared, params) }})
+}
+
+// checkLaunch checks the sizes of a launch against the device's and the kernel's limits.
+func (d *Device) checkLaunch(fn *function, l driver.Launch) error {
+	bad := func(code int, format string, args ...any) error {
+		return refuse("cuLaunchKernel", code, "kernel "+fn.name+": "+format, args...)
+	}
+	g, b, threads := l.Grid, l.Block, l.Block.X*l.Block.Y*l.Block.Z
+	most, exact := fn.most[0]*fn.most[1]*fn.most[2], fn.exactly
+	switch {
+	case g.X < 1 || g.Y < 1 || g.Z < 1 || g.X > 1<<31-1 || g.Y > 65535 || g.Z > 65535:
+		return bad(codeInvalid, "a grid of %d × %d × %d: at most 2³¹-1, 65535 and 65535", g.X, g.Y, g.Z)
+	case b.X < 1 || b.Y < 1 || b.Z < 1 || b.X > 1024 || b.Y > 1024 || b.Z > 64 || threads > 1024:
+		return bad(codeInvalid, "a block of %d × %d × %d: at most 1024 threads", b.X, b.Y, b.Z)
+	case most > 0 && threads > most:
+		return bad(codeInvalid, "a block of %d threads: the kernel is for at most %d", threads, most)
+	case exact != [3]int{} && exact != [3]int{b.X, b.Y, b.Z}:
+		return bad(codeInvalid, "a block of %d × %d × %d: the kernel is for %v", b.X, b.Y, b.Z, exact)
+	case l.Shared < 0 || l.Shared > fn.allowed:
+		return bad(codeInvalid, "%d bytes of dynamic shared memory: it has been allowed %d", l.Shared, fn.allowed)
+	case fn.static > usualShared || l.Shared+fn.static > d.mostShared():
+		return bad(codeResources, "%d bytes of dynamic and %d of other shared memory: a block has %d", l.Shared, fn.static, d.mostShared())
+	case l.Cluster != driver.Dim{} && l.Cluster != driver.Dim{X: 1, Y: 1, Z: 1}:
+		return bad(codeInvalid, "clusters of blocks are not simulated")
+	}
+	return nil
+}
+
+// pack lays the arguments out as the kernel's parameters. A value must fit its parameter, without or with a sign.
+func (k *kernel) pack(args *driver.Args) ([]byte, error) {
+	n := 0
+	if args != nil {
+		n = len(args.Starts)
+	}
+	if n != len(k.params) {
+		return nil, refuse("cuLaunchKernel", codeInvalid, "kernel %s has %d parameters, and is given %d arguments", k.name, len(k.params), n)
+	}
+	b := make([]byte, k.paramSize)
+	for i, p := range k.params {
+		end := len(args.Words)
+		if i+1 < n {
+			end = args.Starts[i+1]
+		}
+		words := args.Words[args.Starts[i]:end]
+		if len(words) != (p.size+7)/8 {
+			return nil, refuse("cuLaunchKernel", codeInvalid, "kernel %s: argument %d is %d bytes, and its parameter %d", k.name, i, 8*len(words), p.size)
+		}
+		if p.size < 8 {
+			if high := int64(words[0]) >> (8*p.size - 1); high != 0 && high != 1 && high != -1 {
+				return nil, refuse("cuLaunchKernel", codeInvalid, "kernel %s: argument %d is %#x, and its parameter has %d bytes", k.name, i, words[0], p.size)
+			}
+			putElement(b[p.offset:], p.size, words[0])
+			continue
+		}
+		for j, w := range words {
+			binary.LittleEndian.PutUint64(b[p.offset+8*j:], w)
+		}
+	}
+	return b, nil
+}
+
+// runGrid runs the blocks of a launch one after another. A fault ends it, and the device.
+func (d *Device) runGrid(k *kernel, grid, size [3]int, dynamic int, params []byte) error {
+	d.launchCount++
+	b := d.prepare(k, grid, size, dynamic, params)
+	n := grid[0] * grid[1] * grid[2]
+	for i := range n {
+		if d.order == LastFirst {
+			i = n - 1 - i
+		}
+		b.begin(i)
+		if err := b.run(); err != nil {
+			d.lost = err
+			return err
+		}
+	}
+	return nil
+}
+
+// Encode is for sm_90's copies of tiles, which are not simulated.
+func (d *Device) Encode(t driver.Tile) (driver.TensorMap, error) {
+	if err := t.Check(); err != nil {
+		return driver.TensorMap{}, err
+	}
+	return driver.TensorMap{}, refuse("cuTensorMapEncodeTiled", codeInvalid, "copies of tiles are not simulated")
+}

@@ -1,0 +1,246 @@
+package ptxsim
+
+import (
+	"fmt"
+	"math/bits"
+)
+
+// A shadow knows of each grain of a memory who has accessed it since when: two accesses that nothing orders, one
+// of them a write, are a race. A grain is as large as the kernel's smallest access, so that an access is whole
+// grains.
+type shadow struct {
+	grain  uint // log2 of the bytes
+	cells  []cell
+	blocks []use    // of global memory, by other blocks
+	more   []reader // readers beyond a cell's first, which next chains, of one block
+	stamp  uint32   // of that block
+}
+
+// A cell is what the threads of one block have done to a grain.
+type cell struct {
+	stamp  uint32 // of the block; another's is as if empty
+	time   uint32 // of the write
+	writer int32  // thread, -1: none
+	line   int32  // of the write: an index into the code
+	first  reader // no lanes: none
+	async  bool   // the writer is a copy under way
+	strong bool   // the write is
+}
+
+// A reader is lanes of a warp that have read at a time.
+type reader struct {
+	lanes  uint32
+	time   uint32
+	warp   int16
+	strong bool
+	line   int32
+	next   int32 // index into more, plus 1
+}
+
+// nobody is the writer of memory that no thread of the block has written to.
+const nobody = -1
+
+// of is the cell of a grain, empty where it was of another block.
+func (s *shadow) of(g uint64, stamp uint32) *cell {
+	c := &s.cells[g]
+	if c.stamp != stamp {
+		*c = cell{stamp: stamp, writer: nobody}
+	}
+	return c
+}
+
+// ready makes the shadow of n bytes ready for a block. What other blocks have left in it counts as empty.
+func (s *shadow) ready(n int, grain uint, stamp uint32) {
+	if want := (n + 1<<grain - 1) >> grain; len(s.cells) < want {
+		s.cells, s.blocks = make([]cell, want), nil
+	}
+	s.grain, s.stamp, s.more = grain, stamp, s.more[:0]
+}
+
+func (w *warp) observeShared(off uint64, n int, how access, lane int) bool {
+	s := &w.block.shared.shadow
+	for g := off >> s.grain; g < (off+uint64(n)+1<<s.grain-1)>>s.grain; g++ {
+		c := s.of(g, w.block.stamp)
+		if how&writing == 0 && c.writer == nobody {
+			w.fault(codeLaunch, lane, "reads shared memory at %d, which nothing has been written to", g<<s.grain)
+			return false
+		}
+		if !w.note(s, c, how, lane) {
+			return w.race(s, c, how, lane, "shared memory", g<<s.grain)
+		}
+	}
+	return true
+}
+
+// note puts an access down in a cell; it is false, and the cell as it was, where the access races.
+func (w *warp) note(s *shadow, c *cell, how access, lane int) bool {
+	t := w.first + lane
+	if c.writer != nobody && (c.async || int(c.writer) != t && w.known[lane][c.writer] < c.time) && !(how&strong != 0 && c.strong) {
+		return false
+	}
+	if how&writing == 0 {
+		w.read(s, c, how, lane)
+		return true
+	}
+	if c.first.lanes != 0 {
+		for r := &c.first; ; r = &s.more[r.next-1] {
+			if !(r.strong && how&strong != 0) && !w.after(r, lane) {
+				return false
+			}
+			if r.next == 0 {
+				break
+			}
+		}
+		c.first = reader{}
+	}
+	c.writer, c.time, c.line, c.strong = int32(t), w.time[lane], int32(w.at), how&strong != 0
+	return true
+}
+
+// after reports whether all that reader r did comes before what a lane does now.
+func (w *warp) after(r *reader, lane int) bool {
+	first := int(r.warp) * 32
+	if first == w.first && r.lanes == 1<<lane {
+		return true
+	}
+	for m := r.lanes; m != 0; m &= m - 1 {
+		if !w.knows(lane, first+bits.TrailingZeros32(m), r.time) {
+			return false
+		}
+	}
+	return true
+}
+
+// read adds a lane to a cell's readers, in the place of those it comes after.
+func (w *warp) read(s *shadow, c *cell, how access, lane int) {
+	bit, time, id, st := uint32(1)<<lane, w.time[lane], int16(w.id), how&strong != 0
+	f := &c.first
+	if f.lanes == 0 {
+		*f = reader{lanes: bit, time: time, warp: id, strong: st, line: int32(w.at)}
+		return
+	}
+	if f.warp == id && f.time == time && f.strong == st {
+		f.lanes |= bit
+		return
+	}
+	if f.next == 0 && (f.strong == st || !st) && w.after(f, lane) {
+		*f = reader{lanes: bit, time: time, warp: id, strong: st, line: int32(w.at)}
+		return
+	}
+	for r := f; r.next != 0; {
+		r = &s.more[r.next-1]
+		if r.warp == id && r.time == time && r.strong == st {
+			r.lanes |= bit
+			return
+		}
+	}
+	s.more = append(s.more, reader{lanes: bit, time: time, warp: id, strong: st, line: int32(w.at), next: f.next})
+	f.next = int32(len(s.more))
+}
+
+// race tells of the access that cannot be, and of the one it races with.
+func (w *warp) race(s *shadow, c *cell, how access, lane int, where string, off uint64) bool {
+	t, code := w.first+lane, w.block.kernel.code
+	switch {
+	case c.writer != nobody && c.async && int(c.writer) == t:
+		w.fault(codeLaunch, lane, "%v %s at %d, which a copy of line %d has not brought yet: it has not been waited for",
+			how, where, off, code[c.line].line)
+	case c.writer != nobody && (c.async || !w.knows(lane, int(c.writer), c.time)):
+		w.fault(codeLaunch, lane, "a race: %v %s at %d, which thread %d writes in line %d (%s), and nothing orders the two",
+			how, where, off, c.writer, code[c.line].line, code[c.line].op)
+	default:
+		for r := &c.first; ; r = &s.more[r.next-1] {
+			if !w.after(r, lane) {
+				other := int(r.warp)*32 + bits.TrailingZeros32(r.lanes&^(1<<lane))
+				w.fault(codeLaunch, lane, "a race: %v %s at %d, which thread %d reads in line %d (%s), and nothing orders the two",
+					how, where, off, other, code[r.line].line, code[r.line].op)
+				return false
+			}
+			if r.next == 0 {
+				break
+			}
+		}
+	}
+	return false
+}
+
+// A use is what the blocks of one launch have done to a grain of global memory: for each way the block, plus 1, or
+// -1 for several.
+type use struct {
+	launch                           uint32
+	read, write, strongRead, strongW int32
+}
+
+func (w *warp) observeGlobal(b *buffer, off uint64, n int, how access, lane int) bool {
+	s := &b.shadow
+	if s.stamp != w.block.stamp {
+		s.ready(len(b.bytes), w.block.kernel.grainGlobal, w.block.stamp)
+		if s.blocks == nil {
+			s.blocks = make([]use, len(s.cells))
+		}
+	}
+	me := int32(w.block.number + 1)
+	for g := off >> s.grain; g < (off+uint64(n)+1<<s.grain-1)>>s.grain; g++ {
+		if !w.note(s, s.of(g, w.block.stamp), how, lane) {
+			return w.race(s, &s.cells[g], how, lane, "global memory", g<<s.grain)
+		}
+		u := &s.blocks[g]
+		if u.launch != w.block.launch {
+			*u = use{launch: w.block.launch}
+		}
+		if !u.put(how, me) {
+			w.fault(codeLaunch, lane, "a race: %v global memory at %d, which %s", how, g<<s.grain, u.others(me))
+			return false
+		}
+	}
+	return true
+}
+
+// put adds an access of a block; it is false where it races with another block's.
+func (u *use) put(how access, me int32) bool {
+	other := func(x int32) bool { return x != 0 && x != me }
+	mark := &u.read
+	switch how {
+	case writing:
+		if other(u.read) || other(u.strongRead) || other(u.strongW) {
+			return false
+		}
+		mark = &u.write
+	case strong:
+		mark = &u.strongRead
+	case writing | strong:
+		if other(u.read) {
+			return false
+		}
+		mark = &u.strongW
+	default:
+		if other(u.strongW) {
+			return false
+		}
+	}
+	if other(u.write) {
+		return false
+	}
+	if *mark == 0 {
+		*mark = me
+	} else if *mark != me {
+		*mark = -1
+	}
+	return true
+}
+
+// others says what other blocks have done.
+func (u *use) others(me int32) string {
+	for _, x := range []struct {
+		by  int32
+		did string
+	}{{u.write, "writes"}, {u.strongW, "writes atomically"}, {u.read, "reads"}, {u.strongRead, "reads"}} {
+		switch {
+		case x.by == -1:
+			return "another block of the launch " + x.did + " too, and nothing orders blocks"
+		case x.by != 0 && x.by != me:
+			return fmt.Sprintf("block %d of the launch %s, and nothing orders blocks", x.by-1, x.did)
+		}
+	}
+	return "another block uses"
+}
