@@ -21,7 +21,8 @@ type Row struct {
 	Bench   string    `json:"bench"` // kernels, prefill, decode, group or grpo
 	Case    string    `json:"case"`
 	Model   string    `json:"model"`
-	DType   string    `json:"dtype"` // of the frozen matrices
+	DType   string    `json:"dtype"`       // of the frozen matrices
+	Acts    string    `json:"activations"` // what rows are rounded to where they meet one
 	Device  string    `json:"device"`
 	Threads int       `json:"threads"`
 	Unit    string    `json:"unit"`
@@ -36,8 +37,8 @@ type Row struct {
 type Subject struct {
 	Name    string // of the model
 	Decoder *model.Decoder
-	DType   kernels.DType // of its frozen matrices
-	Threads int           // of the device
+	Format  kernels.Format // of its frozen matrices
+	Threads int            // of the device
 	Roof    Roof
 	Repeat  int // runs that count, after one that does not
 	Seed    uint64
@@ -76,7 +77,7 @@ func (s *Subject) check(l Load) error {
 // row is a measurement of runs that took each, of amount units of work that take bound seconds at best.
 func (s *Subject) row(name, of, unit string, amount, bound float64, each []float64) Row {
 	t := median(each)
-	r := Row{Bench: name, Case: of, Model: s.Name, DType: s.DType.String(), Device: s.Decoder.Backend().Name(), Threads: s.Threads,
+	r := Row{Bench: name, Case: of, Model: s.Name, DType: s.Format.Type.String(), Acts: s.Format.Acts.String(), Device: s.Decoder.Backend().Name(), Threads: s.Threads,
 		Unit: unit, Reached: amount / t, Seconds: t, Each: each}
 	if bound > 0 {
 		r.Bound = amount / bound

@@ -24,7 +24,7 @@ func tiny(t testing.TB, repeat int) *bench.Subject {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &bench.Subject{Name: "tiny", Decoder: dec, DType: kernels.F32, Threads: 2, Roof: bench.Roof{Flops: 1e11, Bytes: 1e10}, Repeat: repeat}
+	return &bench.Subject{Name: "tiny", Decoder: dec, Threads: 2, Roof: bench.Roof{Flops: 1e11, Bytes: 1e10}, Repeat: repeat}
 }
 
 var small = bench.Load{Prompt: 24, Tokens: 4, Samples: 3, Prompts: 2}
@@ -217,13 +217,16 @@ func opened(b *testing.B, path string) *bench.Subject {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { m.Close() })
-	o, dt := model.Options{Convert: true, DType: weights.F32}, kernels.F32
+	o, f := model.Options{Convert: true, DType: weights.F32}, kernels.Format{}
 	if os.Getenv("R2_BENCH_DTYPE") == "bf16" {
-		o.DType, dt = weights.BF16, kernels.BF16
+		o.DType, f.Type = weights.BF16, kernels.BF16
+	}
+	if os.Getenv("R2_BENCH_ACTIVATIONS") == "bf16" {
+		o.Acts, f.Acts = kernels.BF16, kernels.BF16
 	}
 	dec, err := model.Load(cpu.New(2), m.Config, m, o)
 	if err != nil {
 		b.Fatal(err)
 	}
-	return &bench.Subject{Name: path, Decoder: dec, DType: dt, Threads: 2, Roof: bench.Roof{Flops: 1e11, Bytes: 1e10}}
+	return &bench.Subject{Name: path, Decoder: dec, Format: f, Threads: 2, Roof: bench.Roof{Flops: 1e11, Bytes: 1e10}}
 }

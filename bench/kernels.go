@@ -134,11 +134,11 @@ func (p *problems) rows(v [][]int32) k.Tensor {
 
 // loaded is copies of one weight, more than a cache holds.
 func (p *problems) loaded(out, in int) []k.Weight {
-	size := p.s.DType.Size()
+	size := p.s.Format.Type.Size()
 	raw := make([]byte, out*in*size)
 	for i := 0; i < len(raw); i += size {
 		bits := math.Float32bits(float32(p.rng.NormFloat64()))
-		switch p.s.DType {
+		switch p.s.Format.Type {
 		case k.F32:
 			binary.LittleEndian.PutUint32(raw[i:], bits)
 		case k.BF16:
@@ -149,7 +149,7 @@ func (p *problems) loaded(out, in int) []k.Weight {
 	}
 	ws := make([]k.Weight, min(256, 1+flush/len(raw)))
 	for i := range ws {
-		ws[i] = p.be.Load(p.s.DType, out, in, raw)
+		ws[i] = p.be.Load(p.s.Format, out, in, raw)
 	}
 	p.weights = append(p.weights, ws...)
 	return ws
@@ -186,7 +186,7 @@ func (p *problems) linear(shapes [][2]int, rows ...int) (ops []op) {
 		for _, m := range rows {
 			x, out := p.floats(m, shape[1]), p.floats(m, shape[0])
 			n := float64(shape[0] * shape[1])
-			w := work{2 * n * float64(m), n * float64(p.s.DType.Size())}
+			w := work{2 * n * float64(m), float64(shape[0] * p.s.Format.Type.Bytes(shape[1]))}
 			unit := "GFLOP/s"
 			if w.bytes/p.s.Roof.Bytes > w.flops/p.s.Roof.Flops {
 				unit = "GB/s"

@@ -1,6 +1,9 @@
 package bench
 
-import "github.com/r2-reasoner/r2/kernels/cpu"
+import (
+	"github.com/r2-reasoner/r2/kernels"
+	"github.com/r2-reasoner/r2/kernels/cpu"
+)
 
 // A Roof is what a device can do at most (Williams, Waterman and Patterson 2009).
 type Roof struct {
@@ -36,7 +39,7 @@ func (s *Subject) elements() (layers, head float64) {
 func (s *Subject) forward(rows, keys, wanted, cached int) work {
 	c := s.Decoder.Config
 	layers, head := s.elements()
-	size := float64(s.DType.Size())
+	size := float64(s.Format.Type.Bytes(kernels.BlockLen)) / kernels.BlockLen
 	w := work{flops: 2 * layers * float64(rows), bytes: size * layers}
 	if wanted > 0 {
 		w.flops += 2 * head * float64(wanted)

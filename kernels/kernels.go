@@ -9,9 +9,21 @@ const (
 	BF16
 	F16
 	I32
+	// Blocks of 32 neighbours in a row, as ggml stores weights.
+	Q8_0 // a half d, then 32 signed bytes q: the elements are d·q
+	Q4_0 // a half d, then 16 bytes, low nibbles q first: d·(q-8)
+	Q4_1 // halves d and m, then nibbles as in Q4_0: d·q + m
+	// I8 is what activations alone are rounded to: see Format.
+	I8
 )
 
-// Size is the bytes of one element.
+// BlockLen is the number of neighbours that share a scale.
+const BlockLen = 32
+
+// Blocks reports whether elements of type t come in blocks of BlockLen.
+func (t DType) Blocks() bool { return t == Q8_0 || t == Q4_0 || t == Q4_1 }
+
+// Size is the bytes of one element of a type without blocks.
 func (t DType) Size() int {
 	if t == BF16 || t == F16 {
 		return 2
@@ -19,7 +31,45 @@ func (t DType) Size() int {
 	return 4
 }
 
-func (t DType) String() string { return [...]string{"f32", "bf16", "f16", "i32"}[t] }
+// Bytes is what n elements take: whole blocks, where there are blocks.
+func (t DType) Bytes(n int) int {
+	switch t {
+	case Q8_0:
+		return n / BlockLen * (2 + 32)
+	case Q4_0:
+		return n / BlockLen * (2 + 16)
+	case Q4_1:
+		return n / BlockLen * (4 + 16)
+	}
+	return n * t.Size()
+}
+
+func (t DType) String() string {
+	return [...]string{"f32", "bf16", "f16", "i32", "q8_0", "q4_0", "q4_1", "int8"}[t]
+}
+
+// A Format says how a frozen weight is stored, and what Linear rounds the rows that it multiplies to.
+// Everything else that is done with a weight is exact.
+//
+// Acts F32 rounds nothing. Acts BF16 rounds x to nearest, ties to even, and takes numbers below 2⁻¹²⁶
+// as zero, in x, in the weight (for all operations) and in the running sum: what processors and GPUs
+// that multiply bf16 do. A sum takes the inputs in pairs, the odd one of a pair first.
+//
+// Acts I8, for weights in blocks, rounds x in the same blocks. With m the largest |x| of a block, each x
+// becomes the integer nearest to x·(127/m), ties to even, and stands for it times m/127; quotients and
+// product are rounded to float32. A block with m < 2⁻¹⁰⁰ is zeros, and one with an m that is not finite is NaN. The integers of a
+// block are multiplied and added exactly, and the blocks are added up in float32 in their order.
+type Format struct {
+	Type DType // F32, BF16, F16, or one of blocks
+	Acts DType
+}
+
+func (f Format) String() string {
+	if f.Acts == F32 {
+		return f.Type.String()
+	}
+	return f.Type.String() + " by " + f.Acts.String()
+}
 
 // A Buffer is a block of device memory, made and understood by one Backend.
 type Buffer interface{ Size() int }
@@ -48,7 +98,7 @@ func (t Tensor) Zero() bool { return t.Buf == nil }
 type Weight struct {
 	Buf        Buffer
 	Rows, Cols int
-	Type       DType
+	Format
 }
 
 // Zero reports whether w is the zero Weight.
@@ -78,9 +128,10 @@ type Memory interface {
 	// New returns a tensor of zeros.
 	New(t DType, rows, cols int) Tensor
 	Free(t Tensor)
-	// Load packs a frozen weight of type F32, BF16 or F16. The parts of src are stacked by rows:
-	// each holds whole rows of cols elements, together rows of them.
-	Load(t DType, rows, cols int, src ...[]byte) Weight
+	// Load packs a frozen weight. The parts of src are stacked by rows: each holds whole rows of cols
+	// elements (whole blocks, where there are blocks), together rows of them. A format that the device
+	// does not have is a failure that names both.
+	Load(f Format, rows, cols int, src ...[]byte) Weight
 	Unload(w Weight)
 	Write(dst Tensor, src []byte)
 	Read(dst []byte, src Tensor) error
@@ -98,7 +149,7 @@ type Forward interface {
 	// RMSNorm normalizes each run of w.Cols columns of x: out = x / sqrt(mean(x²) + eps) · w.
 	// out may be x. (Zhang and Sennrich 2019)
 	RMSNorm(out, x, w Tensor, eps float32)
-	// Linear sets out = x·wᵀ + bias. bias is one row, or zero.
+	// Linear sets out = x·wᵀ + bias, of x as w's Format rounds it. bias is one row, or zero.
 	Linear(out, x Tensor, w Weight, bias Tensor)
 	// MatMul sets c = α·op(a)·op(b) + bias, or c += op(a)·op(b): see Gemm.
 	MatMul(c, a, b Tensor, g Gemm)
@@ -130,7 +181,7 @@ type Forward interface {
 type Backward interface {
 	// RMSNormGrad adds to dx and, unless it is zero, to dw (one row).
 	RMSNormGrad(dx, dw, dy, x, w Tensor, eps float32)
-	// LinearGrad adds dout·w to dx.
+	// LinearGrad adds dout·w to dx: nothing is rounded, as if x had not been.
 	LinearGrad(dx, dout Tensor, w Weight)
 	// AttentionGrad needs Attention's out and lse; keys are rows of k (no pages). What a shared key gets
 	// from the sequences that see it is added in their order.

@@ -60,6 +60,7 @@ type param struct {
 type Options struct {
 	DType   weights.DType // of the frozen matrices; ignored unless Convert
 	Convert bool          // to DType; otherwise as stored
+	Acts    kernels.DType // what rows are rounded to where they meet a frozen matrix: see kernels.Format
 	Context int           // positions; 0: the configuration's
 	Train   bool          // all weights, in float32
 }
@@ -67,6 +68,9 @@ type Options struct {
 // Load reads a decoder's weights onto a device. A tensor that is missing, has another shape or holds
 // a NaN or an infinity is an error that names it.
 func Load(be kernels.Backend, cfg weights.Config, src Source, o Options) (*Decoder, error) {
+	if o.Train && o.Acts != kernels.F32 {
+		return nil, fmt.Errorf("activations are rounded to %v only where they meet frozen matrices: none is when all weights are trained", o.Acts)
+	}
 	d := &Decoder{Config: cfg, be: be, Frozen: !o.Train}
 	c := &d.Config
 	d.shape = shapeOf(c)
@@ -183,8 +187,12 @@ func (l *loader) matrix(rows, cols int, modules ...string) linear {
 	if l.o.Train {
 		return l.trained(rows, cols, names, ts)
 	}
-	dt, parts := storage(ts, l.o)
-	return linear{w: l.be.Load(dt, rows, cols, parts...)}
+	f, parts, err := storage(ts, l.o)
+	if err != nil {
+		l.err = err
+		return linear{}
+	}
+	return linear{w: l.be.Load(f, rows, cols, parts...)}
 }
 
 func (l *loader) trained(rows, cols int, names []string, ts []weights.Tensor) linear {

@@ -2,6 +2,7 @@ package model
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math"
 
 	"github.com/r2-reasoner/r2/kernels"
@@ -10,7 +11,7 @@ import (
 
 // storage chooses the type matrices are loaded as and gives their bytes in it: the one asked for (F32
 // or BF16), else as stored where a device has that type, else float32, which holds every type exactly.
-func storage(ts []weights.Tensor, o Options) (kernels.DType, [][]byte) {
+func storage(ts []weights.Tensor, o Options) (kernels.Format, [][]byte, error) {
 	want := ts[0].Type
 	for _, t := range ts {
 		if t.Type != want {
@@ -38,7 +39,10 @@ func storage(ts []weights.Tensor, o Options) (kernels.DType, [][]byte) {
 			parts[i] = floatBytes(t.Float32(nil))
 		}
 	}
-	return dt, parts
+	if o.Acts == kernels.BF16 && dt != kernels.BF16 {
+		return kernels.Format{}, nil, fmt.Errorf("tensor %s is %v: activations are rounded to bf16 only where the matrices are bf16 (convert them)", ts[0].Name, ts[0].Type)
+	}
+	return kernels.Format{Type: dt, Acts: o.Acts}, parts, nil
 }
 
 func floatBytes(v []float32) []byte {

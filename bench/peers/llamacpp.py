@@ -99,10 +99,10 @@ def theirs(bin, model, bench, flags, threads, ahead):
     return tokens * samples / (r["t_pp"] + r["t_tg"])
 
 
-def ours(r2, model, bench, dtype, threads, ahead):
+def ours(r2, model, bench, dtype, activations, threads, ahead):
     """The row of r2 bench."""
     prompt, tokens, samples = LOADS[bench]
-    return json.loads(run(r2, "bench", bench, "--model", model, "--dtype", dtype, "--threads", str(threads), "--repeat", "1",
+    return json.loads(run(r2, "bench", bench, "--model", model, "--dtype", dtype, "--activations", activations, "--threads", str(threads), "--repeat", "1",
                           "--prompt", str(prompt), "--tokens", str(tokens), "--samples", str(samples), "--json", "-q", ahead=ahead))
 
 
@@ -115,7 +115,7 @@ def measure(a, bin):
             for bench in a.bench:
                 loads.append(os.getloadavg()[0])
                 key = bench, dtype
-                mine.setdefault(key, []).append(ours(a.r2, a.model, bench, dtype, a.threads, a.ahead))
+                mine.setdefault(key, []).append(ours(a.r2, a.model, bench, dtype, a.activations, a.threads, a.ahead))
                 for name, flags in variants(bench):
                     v = theirs(bin, gguf, bench, flags, a.threads, a.ahead)
                     peer.setdefault(key, {}).setdefault(name, []).append(v)
@@ -152,7 +152,7 @@ def machine():
 def command(p, a):
     """The command that gives these numbers again, without the paths of this machine."""
     words = ["python3 bench/peers/llamacpp.py --model", os.path.basename(a.model)]
-    for name in "threads", "repeat", "dtype", "bench":
+    for name in "threads", "repeat", "dtype", "activations", "bench":
         v = getattr(a, name)
         if v != p.get_default(name):
             words += ["--" + name] + (v if isinstance(v, list) else [str(v)])
@@ -168,6 +168,7 @@ def main():
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--repeat", type=int, default=3)
     p.add_argument("--dtype", nargs="+", default=["f32", "bf16"])
+    p.add_argument("--activations", default="f32", help="r2's; llama.cpp rounds them to bf16 for BF16 and to int8 for quantised matrices")
     p.add_argument("--bench", nargs="+", default=list(LOADS), choices=list(LOADS))
     p.add_argument("--ahead", action="store_true", help="both sides go before other processes of a busy machine (Linux, as root)")
     a = p.parse_args()
@@ -177,7 +178,7 @@ def main():
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "machine": machine(), "threads": a.threads,
         "commit": git("rev-parse", "--short", "HEAD"), "changed": bool(git("status", "--porcelain", "--untracked-files=no")),
         "command": command(p, a),
-        "llamacpp": PACKAGE, "go": run("go", "version").split()[2], "model": os.path.basename(a.model), "ahead": a.ahead,
+        "llamacpp": PACKAGE, "go": run("go", "version").split()[2], "model": os.path.basename(a.model), "activations": a.activations, "ahead": a.ahead,
     }
     peer, mine, loads = measure(a, bin)
     record["load_average"] = {"least": min(loads), "median": statistics.median(loads), "most": max(loads)}

@@ -104,12 +104,12 @@ func (c *benchCmd) subject(be kernels.Backend) (*bench.Subject, func() error, er
 	if err != nil {
 		return nil, nil, err
 	}
-	dt, err := c.stored(h.files)
+	f, err := c.format(h.files)
 	if err != nil {
 		h.files.Close()
 		return nil, nil, err
 	}
-	return &bench.Subject{Name: h.name, Decoder: h.dec, DType: dt}, h.files.Close, nil
+	return &bench.Subject{Name: h.name, Decoder: h.dec, Format: f}, h.files.Close, nil
 }
 
 func (c *benchCmd) random(be kernels.Backend) (*bench.Subject, func() error, error) {
@@ -118,11 +118,11 @@ func (c *benchCmd) random(be kernels.Backend) (*bench.Subject, func() error, err
 	if err != nil {
 		return nil, nil, err
 	}
-	dt, err := c.stored(nil)
+	f, err := c.format(nil)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := c.fits(cfg, dt); err != nil {
+	if err := c.fits(cfg, f.Type); err != nil {
 		return nil, nil, err
 	}
 	if err := be.Attach(); err != nil {
@@ -130,18 +130,18 @@ func (c *benchCmd) random(be kernels.Backend) (*bench.Subject, func() error, err
 	}
 	defer be.Detach()
 	dec, err := model.Load(be, cfg, &model.Random{Config: cfg, Seed: c.Seed, Std: 0.02}, opts)
-	return &bench.Subject{Name: c.Shape, Decoder: dec, DType: dt}, func() error { return nil }, err
+	return &bench.Subject{Name: c.Shape, Decoder: dec, Format: f}, func() error { return nil }, err
 }
 
 // fits refuses a shape whose weights this machine's free memory cannot hold, where the system says.
 func (c *benchCmd) fits(cfg weights.Config, dt kernels.DType) error {
 	need := 0
 	for _, p := range cfg.Parameters() {
-		n := dt.Size()
+		n := 1
 		for _, d := range p.Shape {
 			n *= d
 		}
-		need += n
+		need += dt.Bytes(n)
 	}
 	b, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
@@ -154,6 +154,17 @@ func (c *benchCmd) fits(cfg weights.Config, dt kernels.DType) error {
 			c.Shape, float64(need)*1e-9, dt, float64(free<<10)*1e-9)
 	}
 	return nil
+}
+
+// format is how the device holds the frozen matrices.
+func (c *benchCmd) format(m *weights.Model) (f kernels.Format, err error) {
+	o, err := c.options()
+	if err != nil {
+		return f, err
+	}
+	f.Acts = o.Acts
+	f.Type, err = c.stored(m)
+	return f, err
 }
 
 // stored is the type of the frozen matrices on the device: that of --dtype, else as the files have it,
@@ -224,5 +235,5 @@ func (c *benchCmd) print(rows []bench.Row) {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%.4g\t%s\t%s\t%.3f\n", r.Bench, r.Case, bound, r.Reached, r.Unit, share, 1e3*r.Seconds)
 	}
 	w.Flush()
-	fmt.Printf("%s in %s on %s\n", rows[0].Model, rows[0].DType, rows[0].Device)
+	fmt.Printf("%s in %s with activations in %s on %s\n", rows[0].Model, rows[0].DType, rows[0].Acts, rows[0].Device)
 }

@@ -24,6 +24,7 @@ type modelFlags struct {
 type deviceFlags struct {
 	Device string `default:"auto" env:"R2_DEVICE" placeholder:"auto" help:"auto (an NVIDIA GPU where there is one that this build can use, else the processor), cpu, cuda or cuda:N (a GPU by its number), ptxsim (a GPU in software, for tests) or ref (slow float64 oracle); or in R2_DEVICE."`
 	DType  string `name:"dtype" default:"auto" placeholder:"auto" help:"Type of frozen matrices: auto (as stored), f32, bf16."`
+	Acts   string `name:"activations" default:"f32" placeholder:"f32" help:"What the rows that meet a frozen matrix are rounded to: f32 (nothing is rounded), bf16 (faster, with --dtype bf16)."`
 	Seed   uint64 `default:"0" help:"Fixes every random number."`
 }
 
@@ -64,15 +65,28 @@ func (f deviceFlags) open() (kernels.Backend, error) {
 	return nil, usage("--device %s: want auto, cpu, cuda, cuda:N or ref", f.Device)
 }
 
-// options are the loading options that --dtype stands for.
+// options are the loading options that --dtype and --activations stand for.
 func (f deviceFlags) options() (model.Options, error) {
+	var o model.Options
+	switch f.Acts {
+	case "f32":
+	case "bf16":
+		if f.DType == "f32" {
+			return o, usage("--activations bf16: the matrices must be bf16 too; add --dtype bf16")
+		}
+		o.Acts = kernels.BF16
+	default:
+		return o, usage("--activations %s: want f32 or bf16", f.Acts)
+	}
 	switch f.DType {
 	case "auto":
-		return model.Options{}, nil
+		return o, nil
 	case "f32":
-		return model.Options{Convert: true, DType: weights.F32}, nil
+		o.Convert, o.DType = true, weights.F32
+		return o, nil
 	case "bf16":
-		return model.Options{Convert: true, DType: weights.BF16}, nil
+		o.Convert, o.DType = true, weights.BF16
+		return o, nil
 	case "int8", "int4":
 		return model.Options{}, usage("--dtype %s: quantised matrices are not there yet; use auto, f32 or bf16", f.DType)
 	}

@@ -253,7 +253,7 @@ func (c *grpoCmd) settings() ([]setting, error) {
 		{"prompts", c.Prompts}, {"samples", c.Samples}, {"max_tokens", c.MaxTokens}, {"temperature", c.Temperature},
 		{"loss", c.Loss}, {"advantage", c.Advantage}, {"epsilon", c.Epsilon}, {"kl", c.KL},
 		{"kl_kind", c.KLKind}, {"kl_ref", c.KLRef}, {"kl_correct", c.KLCorrect}, {"delta", c.Delta}, {"overlong", c.Overlong}, {"updates", c.Updates},
-		{"refill", c.Refill}, {"seed", c.Seed}, {"dtype", c.DType}}, own...), nil
+		{"refill", c.Refill}, {"seed", c.Seed}, {"dtype", c.DType}, {"activations", c.Acts}}, own...), nil
 }
 
 // grpoRun is a run under way.

@@ -101,7 +101,7 @@ func (c *sftCmd) settings(hash string, steps int) []setting {
 	own := append(c.dataFlags.settings(), c.optimizerFlags.settings()...)
 	return append([]setting{{"command", "sft"}, {"model", c.Model}, {"init", c.Init}, {"init_adapter", c.InitAdapter},
 		{"lora", c.LoRA}, {"full", c.Full}, {"data", c.Data}, {"data_sha256", hash}, {"steps", steps}, {"batch", c.Batch},
-		{"shuffle", !c.NoShuffle}, {"seed", c.Seed}, {"dtype", c.DType}}, own...)
+		{"shuffle", !c.NoShuffle}, {"seed", c.Seed}, {"dtype", c.DType}, {"activations", c.Acts}}, own...)
 }
 
 // steps is how many optimizer steps to take over n examples.

@@ -96,6 +96,10 @@ func openNew(f deviceFlags, seed uint64, config, tokens string) (*trainee, error
 	if err != nil {
 		return nil, err
 	}
+	opts, err := f.options()
+	if err != nil {
+		return nil, err
+	}
 	b, err := os.ReadFile(config)
 	if err != nil {
 		return nil, err
@@ -117,7 +121,7 @@ func openNew(f deviceFlags, seed uint64, config, tokens string) (*trainee, error
 		t.eos = append(t.eos, int32(id))
 	}
 	src := &model.Random{Config: t.config, Seed: seed, Std: 0.02}
-	t.dec, err = model.Load(be, t.config, src, model.Options{Train: true})
+	t.dec, err = model.Load(be, t.config, src, model.Options{Train: true, Acts: opts.Acts})
 	return t, err
 }
 

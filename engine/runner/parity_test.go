@@ -33,10 +33,11 @@ type stand struct {
 const seen = "model.layers.1.mlp.down_proj"
 
 // newStand makes one on a device; chunk is the tokens of an engine's step.
-func newStand(t *testing.T, be kernels.Backend, arch string, chunk, sequences int) *stand {
+func newStand(t *testing.T, be kernels.Backend, arch string, o model.Options, chunk, sequences int) *stand {
 	t.Helper()
 	src := modeltest.Tiny(arch, 5)
-	d, err := model.Load(be, src.Config, src, model.Options{Context: 128})
+	o.Context = 128
+	d, err := model.Load(be, src.Config, src, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +147,7 @@ func TestParity(t *testing.T) {
 	for _, dev := range []kernels.Backend{cpu.New(2), ref.New()} {
 		for _, arch := range []string{"qwen2", "qwen3", "llama"} {
 			for _, chunk := range []int{16, 64} {
-				s := newStand(t, dev, arch, chunk, 16)
+				s := newStand(t, dev, arch, model.Options{}, chunk, 16)
 				for _, n := range []int{1, 2, 7, 16} {
 					for pass := range 2 { // the second finds its prefixes in the cache
 						if d := s.parity(t, prompts(n, 19), 2, 40+60*pass); d != 0 {
@@ -154,7 +155,7 @@ func TestParity(t *testing.T) {
 						}
 					}
 				}
-				if d := s.parityAfter(t); d == 0 {
+				if d := s.parityAfter(t, func(v float32) float32 { return math.Nextafter32(v, 9) }); d == 0 {
 					t.Errorf("%s %s: an adapter value changed by one ulp after sampling changed nothing", dev.Name(), arch)
 				}
 			}
@@ -162,8 +163,25 @@ func TestParity(t *testing.T) {
 	}
 }
 
-// parityAfter samples, then changes one value of the adapter by one ulp, then compares.
-func (s *stand) parityAfter(t *testing.T) float64 {
+// The same holds where rows are rounded before they meet a frozen matrix: sampler and trainer round alike.
+func TestParityOfRoundedActivations(t *testing.T) {
+	for _, o := range []model.Options{{Convert: true, DType: weights.BF16, Acts: kernels.BF16}} {
+		for _, dev := range []kernels.Backend{cpu.New(2), ref.New()} {
+			s := newStand(t, dev, "qwen3", o, 16, 16)
+			for _, n := range []int{1, 7, 16} {
+				if d := s.parity(t, prompts(n, 19), 2, 60); d != 0 {
+					t.Errorf("%s, %v: %d prompts: largest difference %g, want 0", dev.Name(), o, n, d)
+				}
+			}
+			if d := s.parityAfter(t, func(v float32) float32 { return v + 1 }); d == 0 { // rounding hides an ulp
+				t.Errorf("%s, %v: an adapter value changed after sampling changed nothing", dev.Name(), o)
+			}
+		}
+	}
+}
+
+// parityAfter samples, then changes one value of the adapter, then compares.
+func (s *stand) parityAfter(t *testing.T, change func(float32) float32) float64 {
 	t.Helper()
 	src := &rollout.Source{Engine: s.eng, Adapter: 1, Limit: 12, Temperature: 0.8, Vocab: s.d.Config.Vocab, Seed: 4}
 	groups, err := src.Sample(context.Background(), prompts(4, 19), 2)
@@ -173,7 +191,7 @@ func (s *stand) parityAfter(t *testing.T) float64 {
 	worst := 0.0
 	err = s.eng.Exclusive(context.Background(), func() error {
 		p := s.host.Pairs[seen]
-		p.B[1] = math.Nextafter32(p.B[1], 9)
+		p.B[1] = change(p.B[1])
 		if err := s.d.SetAdapter(s.ad, s.host); err != nil {
 			return err
 		}

@@ -27,6 +27,8 @@ func TestVectorOperationsDoNotAllocate(t *testing.T) {
 		for i := range ints("", dist.Mask) {
 			ints("", dist.Mask)[i] = -1
 		}
+		exact := d.Load(kernels.Format{Type: kernels.BF16}, wide, wide, make([]byte, 2*wide*wide))
+		rounding := d.Load(kernels.Format{Type: kernels.BF16, Acts: kernels.BF16}, wide, wide, make([]byte, 2*wide*wide))
 		for _, op := range []struct {
 			name string
 			run  func()
@@ -46,6 +48,9 @@ func TestVectorOperationsDoNotAllocate(t *testing.T) {
 			{"Sample", func() { d.Sample(ids, one, x, lp, dist) }},
 			{"LogProb", func() { d.LogProb(one, lp, x, ids, dist) }},
 			{"LogProbGrad", func() { d.LogProbGrad(out, x, one, ids, one, dist) }},
+			{"Linear", func() { d.Linear(out, x, exact, kernels.Tensor{}) }},
+			{"Linear by bf16", func() { d.Linear(out, x, rounding, kernels.Tensor{}) }},
+			{"LinearGrad by bf16", func() { d.LinearGrad(out, x, rounding) }},
 			{"Attention", func() { d.Attention(out, lse, x, k, v, a) }},
 			{"AttentionGrad", func() { d.AttentionGrad(y, dk, dv, z, out, lse, x, k, v, a) }},
 		} {

@@ -27,7 +27,7 @@ func rotated(b *testing.B, d *Device, typ kernels.DType, n, k int) []kernels.Wei
 	raw, _ := stored(typ, matrix{n, k, normals(r, n*k)})
 	ws := make([]kernels.Weight, 1+160<<20/(n*k*typ.Size()))
 	for i := range ws {
-		ws[i] = d.Load(typ, n, k, raw)
+		ws[i] = d.Load(kernels.Format{Type: typ}, n, k, raw)
 		b.Cleanup(func() { d.Unload(ws[i]) })
 	}
 	return ws
@@ -144,7 +144,7 @@ func BenchmarkTile(b *testing.B) {
 	x, out := normals(r, tileRows*k), make([]float32, tileRows*lanes)
 	for _, typ := range []kernels.DType{kernels.F32, kernels.BF16} {
 		raw, _ := stored(typ, matrix{lanes, k, normals(r, lanes*k)})
-		kw := d.Load(typ, lanes, k, raw)
+		kw := d.Load(kernels.Format{Type: typ}, lanes, k, raw)
 		w := weightOf("", kw)
 		for _, rows := range []int{1, 2, 4, 8, 12, 14} {
 			b.Run(fmt.Sprintf("%s/%d", typ, rows), func(b *testing.B) {
@@ -174,7 +174,7 @@ func BenchmarkLoad(b *testing.B) {
 		b.Run(typ.String(), func(b *testing.B) {
 			b.SetBytes(int64(len(raw)))
 			for b.Loop() {
-				d.Unload(d.Load(typ, 8192, 576, raw))
+				d.Unload(d.Load(kernels.Format{Type: typ}, 8192, 576, raw))
 			}
 		})
 	}

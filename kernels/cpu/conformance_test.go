@@ -21,3 +21,10 @@ func TestConformance(t *testing.T) { kerneltest.Run(t, of(2)) }
 
 // The number of threads changes no bit.
 func TestThreads(t *testing.T) { kerneltest.Same(t, of(1), of(3)) }
+
+// Weights whose products round x.
+func TestFormats(t *testing.T) {
+	for _, f := range []kernels.Format{{Type: kernels.BF16, Acts: kernels.BF16}} {
+		kerneltest.RunFormat(t, of(2), f)
+	}
+}

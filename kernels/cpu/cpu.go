@@ -27,8 +27,10 @@ type Device struct {
 
 	scratch [][]float32 // of each worker, grown once and kept
 	spans   spans
+	rounded []float32 // x in the type that a product rounds it to, grown and kept
 
 	linear     linearTask
+	rounding   rounding
 	linearGrad linearGradTask
 	matmul     matmulTask
 	embed      embedTask

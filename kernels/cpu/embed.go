@@ -46,6 +46,12 @@ func (t *embedTask) span(lo, hi, _ int) {
 // row puts row n of w, widened, into out.
 func (w *weight) row(out []float32, n int) {
 	p, l := w.at(n/lanes, 0), n%lanes
+	if w.pairs {
+		for k := range out {
+			out[k] = math.Float32frombits(uint32(*(*uint16)(unsafe.Add(p, k/2*linePair+4*l+k%2*2))) << 16)
+		}
+		return
+	}
 	if w.bf16 {
 		p = unsafe.Add(p, l%16*4+l/16*2)
 		for k := range out {

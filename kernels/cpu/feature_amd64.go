@@ -15,6 +15,10 @@ var haveAVX512 = cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512D
 // useNarrow says that the leaves run their AVX2 form where they do not run the AVX-512 one.
 var useNarrow = cpu.X86.HasAVX2 && cpu.X86.HasFMA
 
+// useDotBF16 says that pairs of bf16 are multiplied by VDPBF16PS (Intel's Cooper Lake and Sapphire Rapids,
+// AMD's Zen 4), and not by two multiply-adds.
+var useDotBF16 = cpu.X86.HasAVX512BF16
+
 // pause tells the processor that this is a loop that waits.
 //
 //go:noescape

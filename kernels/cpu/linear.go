@@ -25,6 +25,7 @@ type linearTask struct {
 	w                   *weight
 	x, out, bias        unsafe.Pointer
 	rows                int
+	terms, line         int // four bytes of x each, and bytes of a panel each
 	xRow, outRow        int // bytes
 	cutRows, cutK       int // a block of x
 	splits, runs, chunk int // the pieces: splits of the rows × runs of chunk panels
@@ -45,6 +46,11 @@ func (d *Device) Linear(out, x kernels.Tensor, w kernels.Weight, bias kernels.Te
 	t := &d.linear
 	t.d, t.w, t.rows = d, wt, x.Rows
 	t.x, t.xRow = unsafe.Pointer(&in[0]), 4*x.Stride
+	t.terms, t.line = w.Cols, wt.line
+	if wt.pairs {
+		t.x, t.xRow = d.round(t.x, x.Rows, t.xRow, x.Cols)
+		t.terms, t.line = ceilDiv(w.Cols, 2), linePair
+	}
 	t.out, t.outRow = unsafe.Pointer(&o[0]), 4*out.Stride
 	t.bias = nil
 	if !bias.Zero() {
@@ -66,7 +72,7 @@ func cost(rows, n int) int { return (rows + 16) * n }
 
 // plan cuts the product into blocks and pieces.
 func (t *linearTask) plan(threads int) {
-	k, panels := t.w.cols, t.w.panels()
+	k, panels := t.terms, t.w.panels()
 	t.cutK = k
 	if t.rows > tileRows && k > cutInputs {
 		t.cutK = ceilDiv(ceilDiv(k, ceilDiv(k, cutInputs)), lanes) * lanes
@@ -106,15 +112,15 @@ func (t *linearTask) piece(lo, hi, first int, following unsafe.Pointer, worker i
 	last := min(first+t.chunk, t.w.panels())
 	for r := lo; r < hi; r += t.cutRows {
 		rows := min(t.cutRows, hi-r)
-		for k := 0; k < t.w.cols; k += t.cutK {
+		for k := 0; k < t.terms; k += t.cutK {
 			b := t.block(r, rows, k, worker)
 			for p := first; p < last; p++ {
 				next := following
 				switch {
 				case p+1 < last:
-					next = t.w.at(p+1, k)
-				case k+t.cutK < t.w.cols:
-					next = t.w.at(first, k+t.cutK)
+					next = t.at(p+1, k)
+				case k+t.cutK < t.terms:
+					next = t.at(first, k+t.cutK)
 				case r+t.cutRows < hi:
 					next = t.w.at(first, 0)
 				}
@@ -123,6 +129,9 @@ func (t *linearTask) piece(lo, hi, first int, following unsafe.Pointer, worker i
 		}
 	}
 }
+
+// at is the line of a term in panel p.
+func (t *linearTask) at(p, k int) unsafe.Pointer { return unsafe.Add(t.w.at(p, 0), k*t.line) }
 
 // A linearBlock is the rows from r on and the inputs from k on that panels go over.
 type linearBlock struct {
@@ -135,7 +144,7 @@ type linearBlock struct {
 
 // block cuts a block out of x, and copies it where its rows lie badly.
 func (t *linearTask) block(r, rows, k, worker int) linearBlock {
-	b := linearBlock{r: r, rows: rows, k: k, terms: min(t.cutK, t.w.cols-k), x: unsafe.Add(t.x, r*t.xRow+4*k), xRow: t.xRow}
+	b := linearBlock{r: r, rows: rows, k: k, terms: min(t.cutK, t.terms-k), x: unsafe.Add(t.x, r*t.xRow+4*k), xRow: t.xRow}
 	wide, copied := 0, 0
 	if t.w.bf16 && rows >= widenFrom {
 		wide = t.cutK * lanes
@@ -154,14 +163,14 @@ func (t *linearTask) block(r, rows, k, worker int) linearBlock {
 // panel computes the tiles of a block with panel p.
 func (t *linearTask) panel(b linearBlock, p int, next unsafe.Pointer) {
 	a := tile{
-		panel: t.w.at(p, b.k), k: b.terms, line: t.w.line,
+		panel: t.at(p, b.k), k: b.terms, line: t.line,
 		row: b.xRow, step: 4, outRow: t.outRow,
 		mask: maskOf(t.w.rows - p*lanes), alpha: 1,
 	}
 	if b.k > 0 {
 		a.start = 1
 	}
-	if t.bias != nil && b.k+b.terms == t.w.cols {
+	if t.bias != nil && b.k+b.terms == t.terms {
 		a.bias = unsafe.Add(t.bias, p*4*lanes)
 	}
 	size, stream, bf16 := a.k*a.line, a.line/2, t.w.bf16
@@ -185,9 +194,12 @@ func (t *linearTask) panel(b linearBlock, p int, next unsafe.Pointer) {
 		default:
 			a.ahead, a.aheadStep = uintptr(a.panel), 0
 		}
-		if bf16 {
+		switch {
+		case bf16:
 			a.bf16(hi - lo)
-		} else {
+		case t.w.pairs:
+			a.pairs(hi - lo)
+		default:
 			a.f32(hi - lo)
 		}
 	}

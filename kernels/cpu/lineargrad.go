@@ -109,6 +109,11 @@ func (t *linearGradTask) piece(lo, hi, first, last, worker int) {
 // transpose turns a block of 32 lines into 32 f32 lines.
 func (t *linearGradTask) transpose(to, from unsafe.Pointer) {
 	for i := 0; i < lanes; i += 16 { // 16 lines become 16 lanes
+		if t.w.pairs { // 16 lanes become 16 lines
+			m := move{dst: unsafe.Add(to, i*lineF32), src: unsafe.Add(from, 4*i)}
+			m.transposePairs()
+			continue
+		}
 		if t.w.bf16 {
 			m := move{dst: unsafe.Add(to, 4*i), src: unsafe.Add(from, i*lineBF16), dstRow: lineF32}
 			m.transposeBF16()

@@ -78,7 +78,7 @@ func TestMemoryIsReturned(t *testing.T) {
 	before := resident()
 	x := d.New(kernels.F32, size/4/100, 100)
 	d.Fill(x, 1)
-	w := d.Load(kernels.BF16, size/2/64, 64, raw)
+	w := d.Load(kernels.Format{Type: kernels.BF16}, size/2/64, 64, raw)
 	if held := resident() - before; held < 2*size*9/10 {
 		t.Fatalf("%d MB are held after filling %d", held>>20, 2*size>>20)
 	}
@@ -95,7 +95,7 @@ func TestMisusePanics(t *testing.T) {
 	x, y := d.New(kernels.F32, 2, 3), d.New(kernels.F32, 4, 5)
 	ids, gone := d.New(kernels.I32, 2, 1), d.New(kernels.F32, 1, 1)
 	d.Free(gone)
-	w := d.Load(kernels.F32, 5, 3, make([]byte, 60))
+	w := d.Load(kernels.Format{Type: kernels.F32}, 5, 3, make([]byte, 60))
 	for what, f := range map[string]func(){
 		"bf16":          func() { d.New(kernels.BF16, 1, 1) },
 		"that has no":   func() { d.Fill(gone, 1) },
@@ -105,8 +105,8 @@ func TestMisusePanics(t *testing.T) {
 		"dx 2x3, dout":  func() { d.LinearGrad(x, y, w) },
 		"c 2x3, a 4x5":  func() { d.MatMul(x, y, y, kernels.Gemm{Alpha: 1}) },
 		"Accumulate":    func() { d.MatMul(d.New(kernels.F32, 2, 2), x, x, kernels.Gemm{TransB: true, Accumulate: true}) },
-		"hold 5 rows":   func() { d.Load(kernels.F32, 6, 3, make([]byte, 60)) },
-		"not whole":     func() { d.Load(kernels.F32, 5, 3, make([]byte, 59)) },
+		"hold 5 rows":   func() { d.Load(kernels.Format{Type: kernels.F32}, 6, 3, make([]byte, 60)) },
+		"not whole":     func() { d.Load(kernels.Format{Type: kernels.F32}, 5, 3, make([]byte, 59)) },
 		"a view of":     func() { d.Fill(x.Slice(1, 2), 0) },
 		"24 bytes":      func() { d.Write(y, make([]byte, 24)) },
 		"2x3 f32 to":    func() { d.Copy(y, x) },

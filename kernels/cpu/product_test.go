@@ -130,7 +130,7 @@ func stored(t kernels.DType, m matrix) ([]byte, matrix) {
 func load(t testing.TB, d *Device, typ kernels.DType, m matrix) (kernels.Weight, matrix) {
 	b, values := stored(typ, m)
 	cut := m.rows / 3 * m.cols * typ.Size()
-	w := d.Load(typ, m.rows, m.cols, b[:cut], b[cut:])
+	w := d.Load(kernels.Format{Type: typ}, m.rows, m.cols, b[:cut], b[cut:])
 	t.Cleanup(func() { d.Unload(w) })
 	return w, values
 }

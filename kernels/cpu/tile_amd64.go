@@ -237,3 +237,129 @@ func tileBF16(t *tile, rows int) {
 		panic("cpu: a tile has 1 to 14 rows")
 	}
 }
+
+//go:noescape
+func tilePairx1(t *tile)
+
+//go:noescape
+func tilePairx2(t *tile)
+
+//go:noescape
+func tilePairx3(t *tile)
+
+//go:noescape
+func tilePairx4(t *tile)
+
+//go:noescape
+func tilePairx5(t *tile)
+
+//go:noescape
+func tilePairx6(t *tile)
+
+//go:noescape
+func tilePairx7(t *tile)
+
+//go:noescape
+func tilePairx8(t *tile)
+
+//go:noescape
+func tilePairx9(t *tile)
+
+//go:noescape
+func tilePairx10(t *tile)
+
+//go:noescape
+func tilePairx11(t *tile)
+
+//go:noescape
+func tilePairx12(t *tile)
+
+//go:noescape
+func tilePairx13(t *tile)
+
+//go:noescape
+func tilePairx14(t *tile)
+
+// tilePair runs the tile of that many rows.
+func tilePair(t *tile, rows int) {
+	switch rows {
+	case 1:
+		tilePairx1(t)
+	case 2:
+		tilePairx2(t)
+	case 3:
+		tilePairx3(t)
+	case 4:
+		tilePairx4(t)
+	case 5:
+		tilePairx5(t)
+	case 6:
+		tilePairx6(t)
+	case 7:
+		tilePairx7(t)
+	case 8:
+		tilePairx8(t)
+	case 9:
+		tilePairx9(t)
+	case 10:
+		tilePairx10(t)
+	case 11:
+		tilePairx11(t)
+	case 12:
+		tilePairx12(t)
+	case 13:
+		tilePairx13(t)
+	case 14:
+		tilePairx14(t)
+	default:
+		panic("cpu: a tile has 1 to 14 rows")
+	}
+}
+
+//go:noescape
+func tilePairFMAx1(t *tile)
+
+//go:noescape
+func tilePairFMAx2(t *tile)
+
+//go:noescape
+func tilePairFMAx3(t *tile)
+
+//go:noescape
+func tilePairFMAx4(t *tile)
+
+//go:noescape
+func tilePairFMAx5(t *tile)
+
+//go:noescape
+func tilePairFMAx6(t *tile)
+
+//go:noescape
+func tilePairFMAx7(t *tile)
+
+//go:noescape
+func tilePairFMAx8(t *tile)
+
+// tilePairFMA runs the tile of that many rows.
+func tilePairFMA(t *tile, rows int) {
+	switch rows {
+	case 1:
+		tilePairFMAx1(t)
+	case 2:
+		tilePairFMAx2(t)
+	case 3:
+		tilePairFMAx3(t)
+	case 4:
+		tilePairFMAx4(t)
+	case 5:
+		tilePairFMAx5(t)
+	case 6:
+		tilePairFMAx6(t)
+	case 7:
+		tilePairFMAx7(t)
+	case 8:
+		tilePairFMAx8(t)
+	default:
+		panic("cpu: a tile has 1 to 8 rows")
+	}
+}

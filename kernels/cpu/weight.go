@@ -15,7 +15,8 @@ import (
 type weight struct {
 	rows, cols int // outputs, inputs
 	bf16       bool
-	line       int // bytes
+	pairs      bool // of bf16 inputs, which take two lines' room: see linePair
+	line       int  // bytes of an input
 	mem        block
 	freed      bool // or never had its memory
 }
@@ -44,23 +45,27 @@ func evenly(n, most int) int {
 }
 
 // Load packs a frozen weight. Weights of type F16 are kept as f32.
-func (d *Device) Load(t kernels.DType, rows, cols int, src ...[]byte) kernels.Weight {
-	if t != kernels.F32 && t != kernels.BF16 && t != kernels.F16 {
-		panic(fmt.Sprintf("cpu: Load: weights are f32, bf16 or f16, not %s", t))
+func (d *Device) Load(f kernels.Format, rows, cols int, src ...[]byte) kernels.Weight {
+	w := &weight{rows: rows, cols: cols, line: lineF32}
+	switch f {
+	case kernels.Format{Type: kernels.F32}, kernels.Format{Type: kernels.F16}:
+	case kernels.Format{Type: kernels.BF16}:
+		w.bf16, w.line = true, lineBF16
+	case kernels.Format{Type: kernels.BF16, Acts: kernels.BF16}:
+		w.pairs, w.line = true, linePair/2
+	default:
+		d.fail(fmt.Errorf("cpu: there is no product with weights of %v", f))
+		return kernels.Weight{Buf: &weight{freed: true}, Rows: rows, Cols: cols, Format: f}
 	}
-	w := &weight{rows: rows, cols: cols, bf16: t == kernels.BF16, line: lineF32}
-	if w.bf16 {
-		w.line = lineBF16
-	}
-	table := rowsOf(t, rows, cols, src)
+	table := rowsOf(f.Type, rows, cols, src)
 	var err error
 	if w.mem, err = allocate(w.Size()); err != nil {
 		d.fail(fmt.Errorf("cpu: no memory for a weight of %d x %d: %w", rows, cols, err))
 		*w = weight{freed: true}
 	} else {
-		d.share(w.panels(), 1, &packing{w: w, rows: table, typ: t})
+		d.share(w.panels(), 1, &packing{w: w, rows: table, typ: f.Type})
 	}
-	return kernels.Weight{Buf: w, Rows: rows, Cols: cols, Type: t}
+	return kernels.Weight{Buf: w, Rows: rows, Cols: cols, Format: f}
 }
 
 // rowsOf cuts the parts of src into rows.
@@ -115,10 +120,12 @@ func (p *packing) span(lo, hi, _ int) {
 		for k := 0; k < p.w.cols; k += lanes { // a block at a time, which stays in the nearest cache
 			n := min(lanes, p.w.cols-k)
 			for l, row := range rows {
-				switch p.typ {
-				case kernels.BF16:
+				switch {
+				case p.w.pairs:
+					packPairs((*[lanes * lanes]uint16)(p.w.at(i, k)), l, row[2*k:2*(k+n)])
+				case p.typ == kernels.BF16:
 					packBF16((*[lanes * lanes]uint16)(p.w.at(i, k)), l, row[2*k:2*(k+n)])
-				case kernels.F16:
+				case p.typ == kernels.F16:
 					packF16((*[lanes * lanes]float32)(p.w.at(i, k)), l, row[2*k:2*(k+n)])
 				default:
 					packF32((*[lanes * lanes]uint32)(p.w.at(i, k)), l, row[4*k:4*(k+n)])

@@ -111,7 +111,7 @@ func TestLost(t *testing.T) {
 func TestNothingAllocated(t *testing.T) {
 	d, _ := openEmpty(t, 1<<30)
 	f := func(rows, cols int) k.Tensor { return d.New(k.F32, rows, cols) }
-	w := d.Load(k.BF16, 64, 64, make([]byte, 2*64*64))
+	w := d.Load(k.Format{Type: k.BF16}, 64, 64, make([]byte, 2*64*64))
 	x, y, row, ids, raw := f(8, 64), f(8, 64), f(1, 64), d.New(k.I32, 8, 1), make([]byte, 4*8*64)
 	lp := f(8, 1)
 	a := k.Attn{Heads: 2, KVHeads: 1, HeadDim: 32, Scale: 1, Starts: d.New(k.I32, 9, 1), Lengths: ids, MaxQueries: 1,
@@ -229,7 +229,7 @@ func everyOperation(d *Device, n int) {
 	f := func(rows, cols int) k.Tensor { return d.New(k.F32, rows, cols) }
 	i := func(rows int) k.Tensor { return d.New(k.I32, rows, 1) }
 	for _, typ := range []k.DType{k.F32, k.BF16, k.F16} {
-		w := d.Load(typ, 33, 70, make([]byte, 33*70*typ.Size()))
+		w := d.Load(k.Format{Type: typ}, 33, 70, make([]byte, 33*70*typ.Size()))
 		d.Embed(f(n, 70), w, i(n))
 		d.Linear(f(n, 33), f(n, 70), w, k.Tensor{})
 		d.Linear(f(n, 33), f(n, 70), w, f(1, 33))

@@ -22,12 +22,12 @@ func TestGraphReplays(t *testing.T) {
 	for i := range weight {
 		weight[i] = float32(g.NormFloat64())
 	}
-	w, norm := d.Load(k.F32, 48, hidden, floatBytes(weight)), random(d, g, 1, hidden)
+	w, norm := d.Load(k.Format{Type: k.F32}, 48, hidden, floatBytes(weight)), random(d, g, 1, hidden)
 	half := make([]byte, 0, 2*96*hidden)
 	for range 96 * hidden {
 		half = append(half, floatBytes([]float32{float32(g.NormFloat64())})[2:]...)
 	}
-	head := d.Load(k.BF16, 96, hidden, half)
+	head := d.Load(k.Format{Type: k.BF16}, 96, hidden, half)
 	kc, vc := random(d, g, keys, 16), random(d, g, keys, 16)
 	starts, lengths, slots := column32(d, 0, 1, 2, 3), column32(d, 1, 1, 1), column32(d, 0, 0, 0)
 	pages := d.New(k.I32, sequences, keys/sequences/7)

@@ -104,9 +104,11 @@ func (d *Device) Unload(w k.Weight) {
 }
 
 // Load keeps f32 row by row, bf16 in tiles (see linear.cu), and f16 as f32, which it is a part of.
-func (d *Device) Load(t k.DType, rows, cols int, src ...[]byte) k.Weight {
-	if t == k.I32 {
-		panic("cuda: Load: a weight is f32, bf16 or f16, not i32")
+func (d *Device) Load(f k.Format, rows, cols int, src ...[]byte) k.Weight {
+	t := f.Type
+	if t != k.F32 && t != k.BF16 && t != k.F16 || f.Acts != k.F32 {
+		d.fail(fmt.Errorf("cuda: there are no weights of %v yet: only f32, bf16 and f16, and products that round nothing", f))
+		return k.Weight{Buf: &memory{}, Rows: rows, Cols: cols, Format: f}
 	}
 	size, total := cols*t.Size(), 0
 	for _, part := range src {
@@ -122,7 +124,7 @@ func (d *Device) Load(t k.DType, rows, cols int, src ...[]byte) k.Weight {
 	if t == k.BF16 {
 		bytes = ceil(rows, 32) * 4 * ceil(cols, tileCols) * tileBytes
 	}
-	w := k.Weight{Buf: d.allocate(fmt.Sprintf("a weight of %d x %d %v", rows, cols, t), bytes), Rows: rows, Cols: cols, Type: t}
+	w := k.Weight{Buf: d.allocate(fmt.Sprintf("a weight of %d x %d %v", rows, cols, t), bytes), Rows: rows, Cols: cols, Format: f}
 	at := 0
 	for _, part := range src {
 		for most := max(1, loadPiece/max(size, 1)); len(part) > 0; {

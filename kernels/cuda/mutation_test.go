@@ -199,7 +199,7 @@ func frozen(d *Device, rows, in int) ([]byte, error) {
 	for range n * in {
 		raw = append(raw, floatBytes([]float32{float32(g.NormFloat64())})[2:]...)
 	}
-	w, x, out, dx := d.Load(k.BF16, n, in, raw), random(d, g, rows, in), d.New(k.F32, rows, n), d.New(k.F32, rows, in)
+	w, x, out, dx := d.Load(k.Format{Type: k.BF16}, n, in, raw), random(d, g, rows, in), d.New(k.F32, rows, n), d.New(k.F32, rows, in)
 	d.Linear(out, x, w, k.Tensor{})
 	d.LinearGrad(dx, out, w)
 	return answer(d, out, dx)

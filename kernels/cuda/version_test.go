@@ -128,7 +128,7 @@ func TestProductVersions(t *testing.T) {
 			dout[i] = float32(g.NormFloat64())
 		}
 		play := func(d *Device, rows int) []byte {
-			w := d.Load(k.BF16, n, in, raw)
+			w := d.Load(k.Format{Type: k.BF16}, n, in, raw)
 			out, dx, a, b := d.New(k.F32, rows, n), d.New(k.F32, rows, in), d.New(k.F32, rows, in), d.New(k.F32, rows, n)
 			d.Write(a, floatBytes(x[:rows*in]))
 			d.Write(b, floatBytes(dout[:rows*n]))
@@ -163,7 +163,7 @@ func TestActivations(t *testing.T) {
 	play := func(d *Device, x []float32) []byte {
 		a, out := d.New(k.F32, rows, in), d.New(k.F32, rows, n)
 		d.Write(a, floatBytes(x))
-		d.Linear(out, a, d.Load(k.BF16, n, in, raw), k.Tensor{})
+		d.Linear(out, a, d.Load(k.Format{Type: k.BF16}, n, in, raw), k.Tensor{})
 		return bits(t, d, out)
 	}
 	half, err := On(newSimulator(), Options{Activations: k.BF16})

@@ -22,7 +22,7 @@ func rmsNormGrad(g source, rows int) *problem {
 }
 
 func linearGrad(g source, rows int) *problem {
-	n, in := g.size(1, 300), g.size(1, 130)
+	n, in := g.size(1, 300), g.inputs(1, 130)
 	p := &problem{rows: rows, length: n, weights: []weight{g.weight(n, in)}}
 	dx, dout := p.up(byRow, g.floats(rows, in, 1), math.Sqrt(float64(n))), p.in(byRow, g.floats(rows, n, 1))
 	p.call = func(be k.Backend, t []k.Tensor, w []k.Weight) { be.LinearGrad(t[dx], t[dout], w[0]) }

@@ -62,7 +62,7 @@ func fills(g source, rows int) *problem {
 }
 
 func embed(g source, rows int) *problem {
-	p, n, cols := &problem{rows: rows}, g.size(1, 70), g.size(1, 100)
+	p, n, cols := &problem{rows: rows}, g.size(1, 70), g.inputs(1, 100)
 	p.weights = []weight{g.weight(n, cols)}
 	out, ids := p.out(byRow, rows, cols, 0), p.in(byRow, g.ints(rows, 0, n))
 	p.call = func(be k.Backend, t []k.Tensor, w []k.Weight) { be.Embed(t[out], w[0], t[ids]) }
@@ -87,7 +87,7 @@ func rmsNormInPlace(g source, rows int) *problem {
 }
 
 func linear(g source, rows int) *problem {
-	n, in := g.size(1, 130), g.size(1, 300)
+	n, in := g.size(1, 130), g.inputs(1, 300)
 	p := &problem{rows: rows, length: in, weights: []weight{g.weight(n, in)}}
 	out, x, bias := p.out(byRow, rows, n, math.Sqrt(float64(in))), p.in(byRow, g.floats(rows, in, 1)), -1
 	if g.IntN(2) == 0 {

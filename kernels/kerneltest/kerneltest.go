@@ -38,6 +38,33 @@ func Run(t *testing.T, open func(t *testing.T) kernels.Backend) {
 	}
 }
 
+// RunFormat checks what a device that open opens does with weights of one more format.
+func RunFormat(t *testing.T, open func(t *testing.T) kernels.Backend, f kernels.Format) {
+	test := func(name string, check func(t *testing.T, be kernels.Backend, g source)) {
+		t.Run(f.String()+"/"+name, func(t *testing.T) {
+			g := seeded(t, f.String()+name)
+			g.formats = []kernels.Format{f}
+			check(t, attach(t, open), g)
+		})
+	}
+	for _, op := range operations {
+		if op.name != "Embed" && op.name != "Linear" && op.name != "LinearGrad" {
+			continue
+		}
+		test(op.name+"/values", func(t *testing.T, be kernels.Backend, g source) {
+			for _, rows := range []int{0, 1, 1, 2, 3, 7, 14, 20, 33, 70} {
+				values(t, be, g, op.make(g, rows))
+			}
+		})
+		test(op.name+"/laws", func(t *testing.T, be kernels.Backend, g source) {
+			laws(t, be, g, func(rows int) *problem { return op.make(g, rows) })
+		})
+	}
+	for _, c := range formatChecks {
+		test(c.name, c.check)
+	}
+}
+
 // Same checks that two devices give equal bits: two numbers of threads, or assembly and its twin.
 func Same(t *testing.T, one, other func(t *testing.T) kernels.Backend) {
 	test := func(name string, f func(t *testing.T, g source, rows int) *problem) {
@@ -76,7 +103,7 @@ type check struct {
 }
 
 // cases are the checks that are not of one call.
-var cases = slicesOf(memoryChecks, matrixChecks, attentionChecks, distChecks, specialChecks)
+var cases = slicesOf(memoryChecks, matrixChecks, formatChecks, attentionChecks, distChecks, specialChecks)
 
 func slicesOf(parts ...[]check) (all []check) {
 	for _, p := range parts {
@@ -99,7 +126,10 @@ func attach(t *testing.T, open func(t *testing.T) kernels.Backend) kernels.Backe
 }
 
 // A source gives random inputs.
-type source struct{ *rand.Rand }
+type source struct {
+	*rand.Rand
+	formats []kernels.Format // of random weights
+}
 
 var seed = sync.OnceValue(func() uint64 {
 	if n, err := strconv.ParseUint(os.Getenv("R2_SEED"), 10, 64); err == nil {
@@ -113,7 +143,7 @@ func seeded(t *testing.T, name string) source {
 	t.Logf("R2_SEED=%d", seed())
 	h := fnv.New64a()
 	h.Write([]byte(name))
-	return source{rand.New(rand.NewPCG(seed(), h.Sum64()))}
+	return source{rand.New(rand.NewPCG(seed(), h.Sum64())), exact}
 }
 
 // oracle is the device that all others are measured by.

@@ -8,12 +8,16 @@ import (
 )
 
 var matrixChecks = []check{
-	{"Load/parts", loadParts},
-	{"Linear/outputs alone", linearAlone},
 	{"LinearGrad/adjoint", adjoint},
 	{"MatMul/columns alone", columnsAlone},
 	{"MatMul/continued", continued},
 	{"MatMul/many shapes", manyShapes},
+}
+
+// formatChecks are those of weights that hold in every format.
+var formatChecks = []check{
+	{"Load/parts", loadParts},
+	{"Linear/outputs alone", linearAlone},
 	{"Linear/many shapes", manyLinears},
 }
 
@@ -29,29 +33,29 @@ func product(t *testing.T, be k.Backend, g source, x matrix, w weight) matrix {
 // loadParts: parts are one weight, stacked by rows.
 func loadParts(t *testing.T, be k.Backend, g source) {
 	for range 9 {
-		w := g.weight(g.size(2, 150), g.size(1, 100))
+		w := g.weight(g.size(2, 150), g.inputs(1, 100))
 		var whole []byte
 		for _, p := range w.parts {
 			whole = append(whole, p...)
 		}
-		one, half := w, w.rows/2*w.cols*w.typ.Size()
+		one, half := w, w.size(w.rows/2)
 		one.parts, w.parts = [][]byte{whole}, [][]byte{whole[:half], whole[half:]}
 		x := g.floats(5, w.cols, 1)
-		equalBits(t, product(t, be, g, x, w), product(t, be, g, x, one), "%d×%d %v loaded in parts and whole", w.rows, w.cols, w.typ)
+		equalBits(t, product(t, be, g, x, w), product(t, be, g, x, one), "%d×%d %v loaded in parts and whole", w.rows, w.cols, w.Format)
 	}
 }
 
 // linearAlone: an output is the same whatever outputs are packed beside it.
 func linearAlone(t *testing.T, be k.Backend, g source) {
 	for range 9 {
-		w := g.weight(g.size(2, 150), g.size(1, 100))
+		w := g.weight(g.size(2, 150), g.inputs(1, 100))
 		var raw []byte
 		for _, p := range w.parts {
 			raw = append(raw, p...)
 		}
 		lo := g.IntN(w.rows)
-		n, size := 1+g.IntN(w.rows-lo), w.cols*w.typ.Size()
-		few := weight{w.typ, n, w.cols, [][]byte{raw[lo*size : (lo+n)*size]}}
+		n := 1 + g.IntN(w.rows-lo)
+		few := weight{w.Format, n, w.cols, [][]byte{raw[w.size(lo):w.size(lo+n)]}}
 		x, cols := g.floats(9, w.cols, 1), make([]int, n)
 		for i := range cols {
 			cols[i] = lo + i
@@ -71,7 +75,7 @@ func adjoint(t *testing.T, be k.Backend, g source) {
 		a, b := inner(product(t, be, g, x, w), y), inner(x, p.run(t, be, g)[dx])
 		size := math.Sqrt(float64(rows * w.rows * w.cols))
 		if d := math.Abs(a-b) / size; !(d <= tolerance(k.F32, w.rows+w.cols)) {
-			t.Fatalf("%d×%d %v with %d rows: ⟨x·wᵀ, y⟩ = %v, ⟨x, y·w⟩ = %v", w.rows, w.cols, w.typ, rows, a, b)
+			t.Fatalf("%d×%d %v with %d rows: ⟨x·wᵀ, y⟩ = %v, ⟨x, y·w⟩ = %v", w.rows, w.cols, w.Format, rows, a, b)
 		}
 	}
 }
@@ -174,10 +178,10 @@ func manyShapes(t *testing.T, be k.Backend, g source) {
 func manyLinears(t *testing.T, be k.Backend, g source) {
 	for m := 1; m <= 20; m++ {
 		for _, n := range []int{1, 3, 15, 16, 17, 32, 33, 65, 97} {
-			w := g.weight(n, g.size(1, 70))
+			w := g.weight(n, g.inputs(1, 70))
 			x := g.floats(m, w.cols, 1)
 			near(t, product(t, be, g, x, w), product(t, oracle(), g, x, w),
-				math.Sqrt(float64(w.cols)), w.cols, "%d rows by %d×%d %v", m, n, w.cols, w.typ)
+				math.Sqrt(float64(w.cols)), w.cols, "%d rows by %d×%d %v", m, n, w.cols, w.Format)
 		}
 	}
 }

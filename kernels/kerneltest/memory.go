@@ -86,7 +86,7 @@ func loadAll(t *testing.T, be k.Backend, g source) {
 		for v := range 1 << 16 {
 			raw = binary.LittleEndian.AppendUint16(raw, uint16(v))
 		}
-		p := &problem{rows: 256, weights: []weight{{typ, 256, 256, [][]byte{raw[:5*512], raw[5*512:]}}}}
+		p := &problem{rows: 256, weights: []weight{{k.Format{Type: typ}, 256, 256, [][]byte{raw[:5*512], raw[5*512:]}}}}
 		ids := g.Perm(256)
 		out, at := p.out(byRow, 256, 256, 0), p.in(byRow, intsOf(ids...))
 		p.call = func(be k.Backend, t []k.Tensor, w []k.Weight) { be.Embed(t[out], w[0], t[at]) }
@@ -125,7 +125,7 @@ func half(typ k.DType, bits uint32) float64 {
 func misfits(t *testing.T, be k.Backend, g source) {
 	f := func(rows, cols int) k.Tensor { return be.New(k.F32, rows, cols) }
 	ids, none := func(n int) k.Tensor { return be.New(k.I32, n, 1) }, k.Tensor{}
-	w := be.Load(k.F32, 3, 4, make([]byte, 48))
+	w := be.Load(k.Format{Type: k.F32}, 3, 4, make([]byte, 48))
 	gemm := k.Gemm{Alpha: 1}
 	attn := k.Attn{Heads: 2, KVHeads: 1, HeadDim: 4, Scale: 1, Starts: be.New(k.I32, 2, 1), Lengths: ids(1), MaxQueries: 1}
 	for _, c := range []struct {
@@ -134,7 +134,7 @@ func misfits(t *testing.T, be k.Backend, g source) {
 	}{
 		{"Write", func() { be.Write(f(2, 3), make([]byte, 23)) }},
 		{"Read", func() { _ = be.Read(make([]byte, 25), f(2, 3)) }},
-		{"Load", func() { be.Load(k.F32, 3, 4, make([]byte, 44)) }},
+		{"Load", func() { be.Load(k.Format{Type: k.F32}, 3, 4, make([]byte, 44)) }},
 		{"Copy", func() { be.Copy(f(2, 3), f(3, 2)) }},
 		{"Embed", func() { be.Embed(f(2, 5), w, ids(2)) }},
 		{"Embed", func() { be.Embed(f(2, 4), w, ids(3)) }},

@@ -197,7 +197,7 @@ func (p *problem) run(t *testing.T, be kernels.Backend, g source) []matrix {
 	}
 	var ws []kernels.Weight
 	for _, w := range p.weights {
-		ws = append(ws, be.Load(w.typ, w.rows, w.cols, w.parts...))
+		ws = append(ws, be.Load(w.Format, w.rows, w.cols, w.parts...))
 	}
 	p.call(be, views, ws)
 	var out []matrix

@@ -60,27 +60,63 @@ func intsOf(vs ...int) matrix {
 
 // A weight is what Load takes.
 type weight struct {
-	typ        kernels.DType
+	kernels.Format
 	rows, cols int
 	parts      [][]byte
 }
 
-// weight is a random weight of a random type in one part or several.
-func (g source) weight(rows, cols int) weight {
-	typ := []kernels.DType{kernels.F32, kernels.BF16, kernels.F16}[g.IntN(3)]
-	var b []byte
-	for range rows * cols {
-		b = encode(b, typ, float32(g.NormFloat64()))
+// size is the bytes of n rows.
+func (w weight) size(n int) int { return n * w.Type.Bytes(w.cols) }
+
+// exact are the formats that every device has.
+var exact = []kernels.Format{{Type: kernels.F32}, {Type: kernels.BF16}, {Type: kernels.F16}}
+
+// inputs is a number of columns for a weight.
+func (g source) inputs(least, most int) int {
+	n := g.size(least, most)
+	if len(g.formats) == 1 && g.formats[0].Type.Blocks() {
+		n = (n + kernels.BlockLen - 1) / kernels.BlockLen * kernels.BlockLen
 	}
-	w := weight{typ: typ, rows: rows, cols: cols}
+	return n
+}
+
+// weight is a random weight of one of the formats, in one part or several.
+func (g source) weight(rows, cols int) weight {
+	w := weight{Format: g.formats[g.IntN(len(g.formats))], rows: rows, cols: cols}
+	var b []byte
+	if w.Type.Blocks() {
+		for range rows * cols / kernels.BlockLen {
+			b = g.block(b, w.Type)
+		}
+	} else {
+		for range rows * cols {
+			b = encode(b, w.Type, float32(g.NormFloat64()))
+		}
+	}
 	for len(b) > 0 {
-		n := (1 + g.IntN(rows)) * cols * typ.Size()
+		n := w.size(1 + g.IntN(rows))
 		if g.IntN(2) == 0 || n > len(b) {
 			n = len(b)
 		}
 		w.parts, b = append(w.parts, b[:n:n]), b[n:]
 	}
 	return w
+}
+
+// block appends a block of random integers and scales, whose elements are about as large as normal deviates.
+func (g source) block(b []byte, t kernels.DType) []byte {
+	scales := 1
+	if t == kernels.Q4_1 {
+		scales = 2
+	}
+	largest := map[kernels.DType]float64{kernels.Q8_0: 127, kernels.Q4_0: 8, kernels.Q4_1: 15}[t]
+	for range scales {
+		b = encode(b, kernels.F16, float32(g.NormFloat64()*2/largest))
+	}
+	for range t.Bytes(kernels.BlockLen) - 2*scales {
+		b = append(b, byte(g.Uint32()))
+	}
+	return b
 }
 
 // encode appends v as an element of type t; BF16 is cut off, not rounded.

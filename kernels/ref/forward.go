@@ -76,7 +76,7 @@ func (d *Device) RMSNorm(out, x, w k.Tensor, eps float32) {
 func (d *Device) Linear(out, x k.Tensor, w k.Weight, bias k.Tensor) {
 	need(out.Type == k.F32 && x.Type == k.F32 && out.Rows == x.Rows && out.Cols == w.Rows && x.Cols == w.Cols &&
 		rowOrNone(bias, w.Rows), "Linear", out, x, matrix(w), bias)
-	d.matMul(out, x, matrix(w), k.Gemm{TransB: true, Alpha: 1, Bias: bias})
+	d.matMul(out, rounded(x, w.Format), matrix(w), k.Gemm{TransB: true, Alpha: 1, Bias: bias})
 }
 
 // rowOrNone reports whether bias is absent or one row of n.

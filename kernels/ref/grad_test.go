@@ -83,7 +83,7 @@ func TestLinearGrad(t *testing.T) {
 	for range 5 * 7 {
 		raw = append(raw, byte(rand.N(256)), byte(0x3c+rand.N(8))) // some normal F16 numbers
 	}
-	w := d.Load(k.F16, 5, 7, raw)
+	w := d.Load(k.Format{Type: k.F16}, 5, 7, raw)
 	x, bias, dout, out := random(d, 3, 7), random(d, 1, 5), random(d, 3, 5), d.New(k.F32, 3, 5)
 	loss := func() float64 { d.Linear(out, x, w, bias); return inner(out, dout) }
 	dx, db := gradient(d, x), gradient(d, bias)

@@ -116,25 +116,6 @@ func (d *Device) New(t k.DType, rows, cols int) k.Tensor {
 func (d *Device) Free(k.Tensor)   {}
 func (d *Device) Unload(k.Weight) {}
 
-func (d *Device) Load(t k.DType, rows, cols int, src ...[]byte) k.Weight {
-	if t == k.I32 {
-		panic("ref: Load: a weight is f32, bf16 or f16, not i32")
-	}
-	b := make(buffer, 0, rows*cols)
-	for _, part := range src {
-		if len(part)%(cols*t.Size()) != 0 {
-			panic(fmt.Sprintf("ref: Load: a part of %d bytes is not whole rows of %d %v", len(part), cols, t))
-		}
-		for ; len(part) > 0; part = part[t.Size():] {
-			b = append(b, decode(t, part))
-		}
-	}
-	if len(b) != rows*cols {
-		panic(fmt.Sprintf("ref: Load: the parts hold %d rows of %d, not %d", len(b)/cols, cols, rows))
-	}
-	return k.Weight{Buf: b, Rows: rows, Cols: cols, Type: t}
-}
-
 // decode is the first element of src.
 func decode(t k.DType, src []byte) float64 {
 	switch t {

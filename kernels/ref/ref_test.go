@@ -36,7 +36,7 @@ func TestLoadDecodes(t *testing.T) {
 		d := ref.New()
 		cell := binary.LittleEndian.AppendUint32(nil, c.bits)[:c.typ.Size()]
 		zero := make([]byte, c.typ.Size())
-		w := d.Load(c.typ, 3, 1, zero, append(append([]byte{}, cell...), zero...))
+		w := d.Load(k.Format{Type: c.typ}, 3, 1, zero, append(append([]byte{}, cell...), zero...))
 		out := d.New(k.F32, 1, 1)
 		d.Embed(out, w, tensor(d, k.I32, 1, 1, 1))
 		if got := ref.Row(out, 0)[0]; got != c.want {

@@ -16,7 +16,7 @@ func (d *Device) Fill(dst k.Tensor, v float32) {
 
 // Embed reads as many rows of the table as it writes.
 func (d *Device) Embed(out k.Tensor, table k.Weight, ids k.Tensor) {
-	rows := int64(out.Rows) * int64(table.Cols) * int64(table.Type.Size())
+	rows := int64(out.Rows) * int64(table.Type.Bytes(table.Cols))
 	d.op("Embed", size(out, ids)+rows, func() { d.Backend.Embed(out, table, ids) })
 }
 

@@ -90,4 +90,4 @@ func size(ts ...k.Tensor) (n int64) {
 }
 
 // sizeW is the bytes of a weight's elements.
-func sizeW(w k.Weight) int64 { return int64(w.Rows) * int64(w.Cols) * int64(w.Type.Size()) }
+func sizeW(w k.Weight) int64 { return int64(w.Rows) * int64(w.Type.Bytes(w.Cols)) }

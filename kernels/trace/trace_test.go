@@ -11,7 +11,7 @@ import (
 
 func TestStats(t *testing.T) {
 	d := trace.New(ref.New())
-	x, w := d.New(k.F32, 3, 8), d.Load(k.BF16, 5, 8, make([]byte, 80))
+	x, w := d.New(k.F32, 3, 8), d.Load(k.Format{Type: k.BF16}, 5, 8, make([]byte, 80))
 	out := d.New(k.F32, 3, 5)
 	for range 2 {
 		d.Linear(out, x, w, k.Tensor{})

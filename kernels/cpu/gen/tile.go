@@ -18,16 +18,24 @@ func row(r int) string {
 func sum(row, half int) string { return fmt.Sprintf("Z%d", 4+2*row+half) }
 
 // tile writes a tile of f32 or bf16 lines, or of the first half of f32 lines: for every k, ascending,
-// one fused multiply-add into each sum.
+// one fused multiply-add into each sum. In tiles of pairs, by one instruction or by two multiply-adds,
+// k counts pairs.
 func (a *assembly) tile(typ string, rows int) {
 	halves := 2
 	if typ == "Half" {
 		halves = 1
 	}
-	a.function(fmt.Sprintf("tile%sx%d", typ, rows), "t", "tile")
+	frame := 0
+	if typ == "PairFMA" {
+		frame = 8
+	}
+	a.framed(frame, fmt.Sprintf("tile%sx%d", typ, rows), "t", "tile")
 	a.tileArguments(typ, rows)
 	a.tileStart(rows, halves)
 	a.label("begin")
+	if typ == "PairFMA" {
+		a.flush(true)
+	}
 	a.op("TESTQ CX, CX")
 	a.op("JZ   summed")
 	a.label("loop")
@@ -40,10 +48,21 @@ func (a *assembly) tile(typ string, rows int) {
 		a.op("VPSLLD $16, (DI), Z0")
 		a.op("VPANDD (DI), Z3, Z1")
 	}
+	if typ == "PairFMA" {
+		a.splitLine()
+	}
 	for r := range rows {
 		a.op("VBROADCASTSS %s, Z2", row(r))
-		for h := range halves {
-			a.op("VFMADD231PS Z%d, Z2, %s", h, sum(r, h))
+		switch typ {
+		case "Pair":
+			a.dpbf16(0, 2, 4+2*r)
+			a.dpbf16(1, 2, 5+2*r)
+		case "PairFMA":
+			a.pairByFMA(r)
+		default:
+			for h := range halves {
+				a.op("VFMADD231PS Z%d, Z2, %s", h, sum(r, h))
+			}
 		}
 	}
 	a.op("ADDQ R14, DI")
@@ -53,6 +72,10 @@ func (a *assembly) tile(typ string, rows int) {
 	}
 	a.op("DECQ CX")
 	a.op("JNZ  loop")
+	a.label("summed")
+	if typ == "PairFMA" {
+		a.flush(false)
+	}
 	a.tileEnd(rows, halves)
 }
 
@@ -83,7 +106,7 @@ func (a *assembly) tileArguments(typ string, rows int) {
 	if rows > 8 {
 		a.op("LEAQ (SI)(R10*8), R8")
 	}
-	if typ == "BF16" {
+	if typ == "BF16" || typ == "PairFMA" {
 		a.op("VPTERNLOGD $255, Z3, Z3, Z3")
 		a.op("VPSLLD $16, Z3, Z3")
 	}
@@ -110,7 +133,6 @@ func (a *assembly) tileStart(rows, halves int) {
 
 // tileEnd multiplies the sums by alpha, adds the bias if there is one, and stores them.
 func (a *assembly) tileEnd(rows, halves int) {
-	a.label("summed")
 	a.op("VBROADCASTSS 96(AX), Z2")
 	for r := range rows {
 		for h := range halves {
