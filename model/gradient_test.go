@@ -1,8 +1,10 @@
 package model_test
 
 import (
+	"maps"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/r2-reasoner/r2/kernels"
@@ -30,10 +32,15 @@ func TestGradientIsFiniteDifference(t *testing.T) {
 			if !full {
 				ad = randomAdapter(t, d, 3)
 			}
-			worst := finiteDifference(t, be, d, ad)
-			t.Logf("%s full=%v: worst relative difference %.1e", arch, full, worst)
-			if !(worst < 1e-6) {
-				t.Errorf("%s full=%v: worst relative difference %.1e", arch, full, worst)
+			for name, seqs := range map[string][]batch.Sequence{"alone": twoSequences(), "shared": group(true)} {
+				if name == "shared" && arch != "qwen3" {
+					continue // what they share does not depend on it
+				}
+				worst := finiteDifference(t, be, d, ad, seqs)
+				t.Logf("%s full=%v %s: worst relative difference %.1e", arch, full, name, worst)
+				if !(worst < 1e-6) {
+					t.Errorf("%s full=%v %s: worst relative difference %.1e", arch, full, name, worst)
+				}
 			}
 		}
 	}
@@ -48,7 +55,8 @@ func randomAdapter(t *testing.T, d *model.Decoder, seed uint64) *model.Adapter {
 		t.Fatal(err)
 	}
 	rng := rand.New(rand.NewPCG(seed, 1))
-	for _, p := range a.Pairs {
+	for _, name := range slices.Sorted(maps.Keys(a.Pairs)) {
+		p := a.Pairs[name]
 		for i := range p.B {
 			p.B[i] = float32(rng.NormFloat64()) / 4
 		}
@@ -60,15 +68,15 @@ func randomAdapter(t *testing.T, d *model.Decoder, seed uint64) *model.Adapter {
 	return ad
 }
 
-func finiteDifference(t *testing.T, be kernels.Backend, d *model.Decoder, ad *model.Adapter) (worst float64) {
+func finiteDifference(t *testing.T, be kernels.Backend, d *model.Decoder, ad *model.Adapter, seqs []batch.Sequence) (worst float64) {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(1, 2))
-	b := twoSequences(ad != nil)
+	b := packed(seqs, ad != nil)
 	coef := make([]float32, len(b.Want))
 	for i := range coef {
 		coef[i] = float32(rng.NormFloat64())
 	}
-	p := d.NewPass(model.Size{Tokens: 16, Sequences: 2, Wanted: 16, Slice: 3, Rank: 3, Train: true})
+	p := d.NewPass(model.Size{Tokens: 16, Sequences: 4, Wanted: 16, Slice: 3, Rank: 3, Train: true})
 	loss := func() (s float64) {
 		if err := p.Load(b, []*model.Adapter{nil, ad}, nil); err != nil {
 			t.Fatal(err)
@@ -94,6 +102,7 @@ func finiteDifference(t *testing.T, be kernels.Backend, d *model.Decoder, ad *mo
 	if err != nil {
 		t.Fatal(err)
 	}
+	g.Zero()
 	if err := p.Backward(coef, g); err != nil {
 		t.Fatal(err)
 	}
@@ -116,15 +125,37 @@ func finiteDifference(t *testing.T, be kernels.Backend, d *model.Decoder, ad *mo
 	return worst
 }
 
-func twoSequences(adapted bool) *batch.Batch {
-	var b batch.Batch
-	seqs := []batch.Sequence{
+func twoSequences() []batch.Sequence {
+	return []batch.Sequence{
 		{Tokens: []int32{3, 1, 4, 1, 5, 9}, Predict: []int32{2, 3, 4, 5}, Temperature: 0.7},
 		{Tokens: []int32{2, 7, 1, 8, 2, 8, 1}, Predict: []int32{1, 2, 3, 5, 6}},
 	}
+}
+
+// group is two completions of one prompt, a third that goes its own way earlier, and a sequence of no group. The rows of what
+// they begin with are shared, or each has its own.
+func group(shared bool) []batch.Sequence {
+	seqs := []batch.Sequence{
+		{Tokens: []int32{3, 1, 4, 1, 5, 9, 2}, Predict: []int32{4, 5, 6}, Temperature: 0.7},
+		{Tokens: []int32{3, 1, 4, 1, 6}, Predict: []int32{4}, Shared: 3},
+		{Tokens: []int32{3, 1, 7, 7, 2, 5}, Predict: []int32{3, 5}, Shared: 2},
+		{Tokens: []int32{2, 7, 1, 8}, Predict: []int32{1, 3}},
+	}
+	for i := range seqs {
+		if !shared {
+			seqs[i].Shared = 0
+		}
+	}
+	return seqs
+}
+
+func packed(seqs []batch.Sequence, adapted bool) *batch.Batch {
+	var b batch.Batch
 	batch.Pack(&b, seqs, 100)
-	if adapted {
-		b.Adapters = []int32{1, 1}
+	for range seqs {
+		if adapted {
+			b.Adapters = append(b.Adapters, 1)
+		}
 	}
 	return &b
 }

@@ -6,8 +6,8 @@ type Batch struct {
 	Tokens    []int32   // ids of all sequences, end to end
 	Positions []int32   // of each token in its own sequence
 	Starts    []int32   // Starts[s]:Starts[s+1] are the tokens of sequence s; one more than sequences
-	Lengths   []int32   // keys the last token of each sequence may see, cached ones included
-	Pages     [][]int32 // cache pages of each sequence; nil when training
+	Lengths   []int32   // keys the last token of each sequence may see, cached and shared ones included
+	Pages     [][]int32 // cache pages of each sequence; nil when training: a sequence then shares the keys it lacks, see kernels.Attn
 	Slots     []int32   // cache row each token's key and value go to; nil when training
 	From, To  []int32   // cache rows copied, From[i] to To[i], once the batch's own keys and values are there
 	Adapters  []int32   // of each sequence, 0 for the base model; sequences of one adapter stand together; nil: all 0

@@ -32,6 +32,34 @@ func TestPackLaysSequencesEndToEnd(t *testing.T) {
 	}
 }
 
+// The completions of a prompt share its rows but the last, which predicts.
+func TestPackSharesAPrompt(t *testing.T) {
+	seqs := []Sequence{
+		{Tokens: []int32{10, 11, 12, 13, 14}, Predict: []int32{3, 4}},
+		{Tokens: []int32{10, 11, 12, 23, 24, 25}, Predict: []int32{3, 4, 5}, Shared: 2},
+		{Tokens: []int32{10, 11, 12}, Shared: 2}, // nothing to predict
+		{Tokens: []int32{30, 31}, Predict: []int32{1}},
+	}
+	var b Batch
+	if n := Pack(&b, seqs, 7); n != 3 {
+		t.Fatalf("took %d sequences, want the first group's 3", n)
+	}
+	want := Batch{
+		Tokens:    []int32{10, 11, 12, 13, 12, 23, 24},
+		Positions: []int32{0, 1, 2, 3, 2, 3, 4},
+		Starts:    []int32{0, 4, 7},
+		Lengths:   []int32{4, 5},
+		Want:      []int32{2, 3, 4, 5, 6},
+		Targets:   []int32{13, 14, 23, 24, 25},
+	}
+	if d := cmp.Diff(want, b); d != "" {
+		t.Error(d)
+	}
+	if n := Pack(&b, seqs, 8); n != 4 || len(b.Tokens) != 8 {
+		t.Errorf("took %d sequences and %d tokens, want 4 and 8", n, len(b.Tokens))
+	}
+}
+
 func TestPackLeavesPlainRowsPlain(t *testing.T) {
 	var b Batch
 	Pack(&b, []Sequence{{Tokens: []int32{1, 2}, Predict: []int32{1}, Temperature: 1}}, 8)
@@ -42,11 +70,15 @@ func TestPackLeavesPlainRowsPlain(t *testing.T) {
 
 func TestPackRefusesWhatDoesNotFitTogether(t *testing.T) {
 	for name, seqs := range map[string][]Sequence{
-		"place 0":              {{Tokens: []int32{1, 2}, Predict: []int32{0, 1}}},
-		"places that descend":  {{Tokens: []int32{1, 2, 3}, Predict: []int32{1, 1}}},
-		"place past the end":   {{Tokens: []int32{1, 2}, Predict: []int32{2}}},
-		"one mask, two places": {{Tokens: []int32{1, 2, 3}, Predict: []int32{1, 2}, Masks: [][]uint32{nil}}},
-		"masks of two lengths": {{Tokens: []int32{1, 2, 3}, Predict: []int32{1, 2}, Masks: [][]uint32{{1}, {1, 2}}}},
+		"place 0":                       {{Tokens: []int32{1, 2}, Predict: []int32{0, 1}}},
+		"places that descend":           {{Tokens: []int32{1, 2, 3}, Predict: []int32{1, 1}}},
+		"place past the end":            {{Tokens: []int32{1, 2}, Predict: []int32{2}}},
+		"one mask, two places":          {{Tokens: []int32{1, 2, 3}, Predict: []int32{1, 2}, Masks: [][]uint32{nil}}},
+		"shared tokens that differ":     {{Tokens: []int32{1, 2, 3}, Predict: []int32{2}}, {Tokens: []int32{1, 9, 3}, Predict: []int32{2}, Shared: 2}},
+		"shared tokens without a row":   {{Tokens: []int32{1, 2, 3}, Predict: []int32{1}}, {Tokens: []int32{1, 2, 3}, Predict: []int32{2}, Shared: 2}},
+		"shared tokens with a target":   {{Tokens: []int32{1, 2, 3}, Predict: []int32{2}}, {Tokens: []int32{1, 2, 3}, Predict: []int32{2}, Shared: 2}},
+		"shared tokens and no sequence": {{Tokens: []int32{1, 2, 3}, Predict: []int32{2}, Shared: 1}},
+		"masks of two lengths":          {{Tokens: []int32{1, 2, 3}, Predict: []int32{1, 2}, Masks: [][]uint32{{1}, {1, 2}}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			defer func() {
@@ -60,10 +92,10 @@ func TestPackRefusesWhatDoesNotFitTogether(t *testing.T) {
 }
 
 // Whatever the limit, the batches together hold every target once, in order, each predicted by the
-// row of the token before it in its own sequence, and only a lone sequence is larger than the limit.
+// row of the token before it in its own sequence, and only a lone group is larger than the limit.
 func TestPackKeepsEveryTarget(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		seqs := rapid.SliceOf(rapid.Custom(anySequence)).Draw(t, "sequences")
+		seqs := slices.Concat(rapid.SliceOf(rapid.Custom(anyGroup)).Draw(t, "groups")...)
 		limit := rapid.IntRange(1, 40).Draw(t, "limit")
 		var b Batch
 		at := 0
@@ -72,8 +104,17 @@ func TestPackKeepsEveryTarget(t *testing.T) {
 			if n < 1 {
 				t.Fatalf("took %d sequences", n)
 			}
-			if len(b.Tokens) > limit && b.Sequences() > 1 {
-				t.Fatalf("%d tokens of %d sequences, the limit is %d", len(b.Tokens), b.Sequences(), limit)
+			groups := 0
+			for i, s := range seqs[at : at+n] {
+				if s.Shared == 0 && s.Rows() > 0 {
+					groups++
+				}
+				if i == 0 && s.Shared > 0 {
+					t.Fatal("a batch begins within a group")
+				}
+			}
+			if len(b.Tokens) > limit && groups > 1 {
+				t.Fatalf("%d tokens of %d groups, the limit is %d", len(b.Tokens), groups, limit)
 			}
 			checkPacked(t, &b, seqs[at:at+n])
 			at += n
@@ -92,19 +133,36 @@ func anySequence(t *rapid.T) Sequence {
 	return s
 }
 
+// anyGroup is sequences that begin as the first one does, as far as that has rows and nothing is predicted.
+func anyGroup(t *rapid.T) []Sequence {
+	all := []Sequence{anySequence(t)}
+	if most := all[0].length(); most > 0 {
+		for range rapid.IntRange(0, 3).Draw(t, "followers") {
+			s := anySequence(t)
+			s.Shared = rapid.IntRange(1, most).Draw(t, "shared")
+			s.Tokens = append(append([]int32{}, all[0].Tokens[:s.Shared]...), s.Tokens...)
+			for i := range s.Predict {
+				s.Predict[i] += int32(s.Shared)
+			}
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
 func checkPacked(t *rapid.T, b *Batch, seqs []Sequence) {
 	row, place := 0, 0
 	for _, s := range seqs {
 		if len(s.Predict) == 0 {
 			continue
 		}
-		start, end := b.Starts[place], b.Starts[place+1]
-		if !slices.Equal(b.Tokens[start:end], s.Tokens[:end-start]) || b.Lengths[place] != end-start {
-			t.Fatalf("sequence %d: rows %v of length %d are not the start of %v", place, b.Tokens[start:end], b.Lengths[place], s.Tokens)
+		start, end, shared := b.Starts[place], b.Starts[place+1], int32(s.Shared)
+		if !slices.Equal(b.Tokens[start:end], s.Tokens[shared:shared+end-start]) || b.Lengths[place] != shared+end-start {
+			t.Fatalf("sequence %d: rows %v of length %d are not those of %v after %d", place, b.Tokens[start:end], b.Lengths[place], s.Tokens, shared)
 		}
 		for _, p := range s.Predict {
 			w := b.Want[row]
-			if w-start+1 != p || b.Positions[w] != p-1 || w >= end || b.Targets[row] != s.Tokens[p] {
+			if w-start+shared+1 != p || b.Positions[w] != p-1 || w < start || w >= end || b.Targets[row] != s.Tokens[p] {
 				t.Fatalf("place %d of sequence %d: wanted row %d at position %d with target %d", p, place, w, b.Positions[w], b.Targets[row])
 			}
 			if len(b.Temperatures) > 0 && b.Temperatures[row] != temperature(s.Temperature) {
