@@ -40,7 +40,7 @@ func (s *Subject) GRPO(ctx context.Context, l Load) ([]Row, error) {
 	c.source = &rollout.Source{Engine: n.eng, Adapter: 1, Limit: l.Tokens, Temperature: 1, Vocab: s.Decoder.Config.Vocab, Seed: s.Seed}
 	trainer := &grpo.Trainer[int]{
 		Config:  grpo.Config{Loss: "grpo", Advantage: "group", EpsilonLow: 0.2, EpsilonHigh: 0.28, KL: 0.04, Length: l.Tokens},
-		Sampler: c, Scorer: c, Policy: c, Device: n.eng, Group: l.Samples, TokensPerBatch: max(microTokens, l.Prompt+l.Tokens),
+		Sampler: c, Scorer: c, Policy: c, Device: n.eng, Group: l.Samples, TokensPerBatch: microTokens,
 	}
 	steps, err := s.trainSteps(ctx, trainer, c)
 	if e := n.close(); err == nil {
@@ -60,7 +60,7 @@ func (s *Subject) learner(l Load) (*model.Adapter, *train.Learner, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	tokens := max(microTokens, l.Prompt+l.Tokens)
+	tokens := max(microTokens, grpo.Rows(l.Prompt, l.Tokens, l.Samples))
 	learner, err := train.New(s.Decoder, ad, nil, model.Size{Tokens: tokens, Sequences: tokens, Wanted: tokens, Slice: 64},
 		train.Optimizer{Beta1: 0.9, Beta2: 0.95, Eps: 1e-8, Clip: 1})
 	return ad, learner, err
@@ -117,15 +117,15 @@ func (s *Subject) trainSteps(ctx context.Context, t *grpo.Trainer[int], c *clock
 	return append(rows, s.row("grpo", "step: "+of, "tokens/s", drawn, total, whole)), nil
 }
 
-// stepBounds are the least seconds of each part. Scoring has none of the device's, and AdamW reads
+// stepBounds are the least seconds of each part, where a group computes its prompt once. Scoring has none of the device's, and AdamW reads
 // four numbers a parameter. Gradients of the frozen matrices are not computed, so the backward pass has
 // as much arithmetic as the forward; what it computes again, to keep less, is its own doing.
 func (s *Subject) stepBounds(l Load) map[string]float64 {
-	sequences, length := l.Prompts*l.Samples, l.Prompt+l.Tokens
-	one := work{}
-	for at := 0; at < sequences; {
-		n := min(sequences-at, max(1, microTokens/length))
-		one = one.plus(s.forward(n*length, n*triangle(length), n*l.Tokens, 0))
+	rows, one := grpo.Rows(l.Prompt, l.Tokens, l.Samples), work{}
+	keys := l.Samples*triangle(l.Prompt+l.Tokens-1) - (l.Samples-1)*triangle(l.Prompt-1)
+	for at := 0; at < l.Prompts; {
+		n := min(l.Prompts-at, max(1, microTokens/rows))
+		one = one.plus(s.forward(n*rows, n*keys, n*l.Samples*l.Tokens, 0))
 		at += n
 	}
 	sample := s.prefill(l.Prompts, l.Prompt) + s.steps(l.Prompts, l.Prompt, l.Tokens-1, l.Samples)

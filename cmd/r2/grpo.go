@@ -111,9 +111,9 @@ func (c *grpoCmd) Run(ctx context.Context) error {
 	defer score.journal.Close()
 	longest := 0
 	for _, t := range tasks {
-		longest = max(longest, len(t.ids)+c.MaxTokens)
+		longest = max(longest, len(t.ids))
 	}
-	size := trainSize(longest, c.MicroTokens)
+	size := trainSize(grpo.Rows(longest, c.MaxTokens, c.Samples), c.MicroTokens)
 	if err := plan(c.outputFlags, h.dec, ad, size); err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ func plan(o outputFlags, dec *model.Decoder, ad *model.Adapter, size model.Size)
 	say += "together " + mib(total)
 	free, known := available(dec.Backend())
 	if known && total > free {
-		return fmt.Errorf("training needs %s of memory, %s are free: take a smaller --micro-tokens, shorter rows or a smaller rank (%s)", mib(total), mib(free), say)
+		return fmt.Errorf("training needs %s of memory, %s are free: take a smaller --micro-tokens, shorter rows, fewer samples of a prompt or a smaller rank (%s)", mib(total), mib(free), say)
 	}
 	if known {
 		say += fmt.Sprintf(" of %s free", mib(free))

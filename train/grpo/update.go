@@ -9,11 +9,11 @@ import (
 
 // update takes the optimizer steps of one training step, on the device lent to it.
 func (t *Trainer[T]) update(groups [][]Rollout, st *Stats, lr float32) error {
-	train, of := t.trained(groups)
+	p := t.trained(groups)
 	updates := max(t.Updates, 1)
 	var sum Terms
 	for i := range updates {
-		p := pass{rollouts: train, of: of}
+		p.sum, p.parity = Terms{}, 0
 		if err := t.backward(&p); err != nil {
 			return fmt.Errorf("grpo: update %d: %w", i, err)
 		}
@@ -29,80 +29,85 @@ func (t *Trainer[T]) update(groups [][]Rollout, st *Stats, lr float32) error {
 	}
 	st.Loss = sum.Loss / float64(updates)
 	// Where the KL is on every token that counts is trained on, so this is the mean over those for both.
-	tokens := float64(updates * max(of.Tokens, 1))
+	tokens := float64(updates * max(p.of.Tokens, 1))
 	st.KL, st.ClipShare = sum.KL/tokens, float64(sum.Clipped)/tokens
 	return nil
 }
 
-// trained lists the rollouts that have a gradient, and counts all that have a reward: one without an
+// trained takes the rollouts that have a gradient, and counts all that have a reward: one without an
 // advantage stays in the denominators, as in TRL, but with the KL off it need not be run. Of one that is
 // masked for its length the row stays there and its tokens do not, as in TRL.
-func (t *Trainer[T]) trained(groups [][]Rollout) (train []Rollout, of Totals) {
+func (t *Trainer[T]) trained(groups [][]Rollout) (p pass) {
 	for _, g := range groups {
+		var train []Rollout
 		for _, r := range g {
 			if r.Failed {
 				continue
 			}
-			of.Rows++
+			p.of.Rows++
 			if r.Truncated && t.Overlong == Masked {
 				continue
 			}
-			of.Tokens += len(r.LogProbs)
-			if r.Advantage != 0 || t.KL != 0 {
+			p.of.Tokens += len(r.LogProbs)
+			if len(r.LogProbs) > 0 && (r.Advantage != 0 || t.KL != 0) {
 				train = append(train, r)
 			}
 		}
+		p.rollouts, p.seqs = append(p.rollouts, train...), append(p.seqs, sequences(train)...)
 	}
-	return train, of
+	return p
 }
 
-// pass is one walk over the rollouts of a step.
+// pass is a walk over the rollouts of a step, and what it finds.
 type pass struct {
 	rollouts []Rollout
+	seqs     []batch.Sequence // of each rollout
 	of       Totals
+	ref      [][]float64 // under the reference, of each batch; the updates of a step cut them alike
 	sum      Terms
 	parity   float64
 }
 
 // backward adds up the gradient of all rollouts, a batch at a time.
 func (t *Trainer[T]) backward(p *pass) error {
-	seqs := make([]batch.Sequence, len(p.rollouts))
-	for i := range p.rollouts {
-		seqs[i] = p.rollouts[i].sequence()
-	}
 	var b batch.Batch
-	for at := 0; at < len(seqs); {
-		n := batch.Pack(&b, seqs[at:], t.TokensPerBatch)
+	for at, i := 0, 0; at < len(p.seqs); {
+		n := batch.Pack(&b, p.seqs[at:], t.TokensPerBatch)
 		if len(b.Want) > 0 {
-			if err := t.piece(p, &b, p.rollouts[at:at+n]); err != nil {
+			if err := t.piece(p, i, &b, p.rollouts[at:at+n]); err != nil {
 				return err
 			}
+			i++
 		}
 		at += n
 	}
 	return nil
 }
 
-// sequence is the rollout as something to train on: each token of the completion is predicted.
-func (r *Rollout) sequence() batch.Sequence {
-	s := batch.Sequence{Tokens: r.Tokens, Temperature: r.Temperature, Masks: r.Masks}
-	for p := r.Prompt; p < len(r.Tokens); p++ {
-		s.Predict = append(s.Predict, int32(p))
+// reference gives the log-probabilities of batch i under the reference, which it asks once a step.
+func (t *Trainer[T]) reference(p *pass, i int, b *batch.Batch) ([]float64, error) {
+	if t.KL == 0 {
+		return nil, nil
 	}
-	return s
+	if i == len(p.ref) {
+		v, err := t.Policy.Reference(b)
+		if err != nil {
+			return nil, err
+		}
+		ref, err := wide(v, b)
+		if err != nil {
+			return nil, err
+		}
+		p.ref = append(p.ref, ref)
+	}
+	return p.ref[i], nil
 }
 
-// piece runs one batch, the rollouts' tokens in order, forward and backward.
-func (t *Trainer[T]) piece(p *pass, b *batch.Batch, rollouts []Rollout) error {
-	var ref []float64
-	if t.KL != 0 {
-		v, err := t.Policy.Reference(b)
-		if err == nil {
-			ref, err = wide(v, b)
-		}
-		if err != nil {
-			return fmt.Errorf("reference: %w", err)
-		}
+// piece runs batch i, the rollouts' tokens in order, forward and backward.
+func (t *Trainer[T]) piece(p *pass, i int, b *batch.Batch, rollouts []Rollout) error {
+	ref, err := t.reference(p, i, b)
+	if err != nil {
+		return fmt.Errorf("reference: %w", err)
 	}
 	v, err := t.Policy.LogProbs(b) // last: Backward needs what it leaves behind
 	if err != nil {
