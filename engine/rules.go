@@ -41,10 +41,10 @@ func (r *Request) rules(vocab int) (u rules, err error) {
 			u.words = append(u.words, slices.Clone(w))
 		}
 	}
-	if u.bind(0) && !u.allow(make([]uint32, (vocab+31)/32), vocab, 0, nil) {
-		return u, errNothing
+	if u.bind(0) {
+		err = u.allow(make([]uint32, (vocab+31)/32), vocab, 0, nil)
 	}
-	return u, nil
+	return u, err
 }
 
 // errNothing is what a completion ends with that cannot go on.
@@ -55,11 +55,14 @@ func (u *rules) bind(n int) bool {
 	return u.form != nil || u.allowed != nil || len(u.words) > 0 || n < u.min
 }
 
-// allow sets mask to the ids that may follow drawn, where the form is in state, and reports whether there
-// are any.
-func (u *rules) allow(mask []uint32, vocab int, state int32, drawn []int32) bool {
+// allow sets mask to the ids that may follow drawn, where the form is in state. It is an error if there are
+// none, or if the form, which may say so by a method Err, can no longer tell.
+func (u *rules) allow(mask []uint32, vocab int, state int32, drawn []int32) error {
 	if u.form != nil {
 		u.form.Allow(state, mask)
+		if f, ok := u.form.(interface{ Err() error }); ok && f.Err() != nil {
+			return f.Err()
+		}
 	} else {
 		everything(mask, vocab)
 	}
@@ -79,7 +82,10 @@ func (u *rules) allow(mask []uint32, vocab int, state int32, drawn []int32) bool
 			forbid(mask, id)
 		}
 	}
-	return slices.ContainsFunc(mask, func(w uint32) bool { return w != 0 })
+	if !slices.ContainsFunc(mask, func(w uint32) bool { return w != 0 }) {
+		return errNothing
+	}
+	return nil
 }
 
 // everything sets mask to all ids.

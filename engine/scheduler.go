@@ -212,8 +212,10 @@ func (s *scheduler) grow(q *sequence, t Token) error {
 	if q.done == Running && q.drawn() == q.job.Limit {
 		q.done = Length
 	}
-	if q.done == Running && q.bound() && !q.allow(s.Vocab) {
-		q.job.end(fmt.Errorf("engine: sample %d: after %d tokens %w", q.sample, q.drawn(), errNothing))
+	if q.done == Running && q.bound() {
+		if err := q.allow(s.Vocab); err != nil {
+			q.job.end(fmt.Errorf("engine: sample %d: after %d tokens: %w", q.sample, q.drawn(), err))
+		}
 	}
 	t.Top, t.RawTop = slices.Clone(t.Top), slices.Clone(t.RawTop)
 	s.tell(q, t)

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 
 	"github.com/r2-reasoner/r2/engine/kvcache"
@@ -26,7 +27,10 @@ func newSequence(j *job, vocab int) *sequence {
 	copy(s.tokens, j.Prompt)
 	if s.bound() {
 		s.mask = make([]uint32, (vocab+31)/32)
-		s.allow(vocab)
+		if err := s.allow(vocab); err != nil { // its form has failed since the request was checked
+			j.end(fmt.Errorf("engine: %w", err))
+			everything(s.mask, vocab) // nobody reads what is drawn
+		}
 	}
 	j.started++
 	return s
@@ -35,8 +39,8 @@ func newSequence(j *job, vocab int) *sequence {
 // bound reports whether there are rules for the next token.
 func (s *sequence) bound() bool { return s.job.rules.bind(s.drawn()) }
 
-// allow sets mask, and reports whether there is something to draw.
-func (s *sequence) allow(vocab int) bool {
+// allow sets mask; it is an error if there is nothing to draw.
+func (s *sequence) allow(vocab int) error {
 	return s.job.rules.allow(s.mask, vocab, s.state, s.tokens[len(s.job.Prompt):])
 }
 

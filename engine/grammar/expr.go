@@ -7,6 +7,7 @@ package grammar
 
 import (
 	"fmt"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -68,16 +69,7 @@ func bytes(s set) part {
 }
 
 // text is a string of bytes.
-func text(s string) part {
-	return func(b *builder, next int32) int32 {
-		for i := len(s) - 1; i >= 0; i-- {
-			var one set
-			one.add(s[i], s[i])
-			next = b.node(node{kind: read, set: one, next: next})
-		}
-		return next
-	}
-}
+func text(s string) part { return one(spell(s)) }
 
 // sequence is its parts in order.
 func sequence(parts ...part) part {
@@ -102,8 +94,11 @@ func either(parts ...part) part {
 
 func optional(p part) part { return either(p, empty) }
 
-// repeat is p from min to max times; max -1 is without end.
+// repeat is p from min to max times; max -1 is without end. Where there are many copies, p is built once.
 func repeat(p part, min, max int) part {
+	if copies := 4; min > copies || max > copies {
+		p = (&rule{body: p}).part()
+	}
 	return func(b *builder, next int32) int32 {
 		at := next
 		if max < 0 {
@@ -157,8 +152,64 @@ func (r *rule) part() part {
 	}
 }
 
+// A spelling is a set for each byte of a text.
+type spelling []set
+
+func spell(s string) spelling {
+	out := make(spelling, len(s))
+	for i := range len(s) {
+		out[i].add(s[i], s[i])
+	}
+	return out
+}
+
+// one is a text of one spelling.
+func one(s spelling) part {
+	return func(b *builder, next int32) int32 {
+		for i := len(s) - 1; i >= 0; i-- {
+			next = b.node(node{kind: read, set: s[i], next: next})
+		}
+		return next
+	}
+}
+
+// spelled is a text that has one of the spellings, of which there is at least one. What begins with the same
+// set is built once, so that a text is in few places of a large class at once.
+func spelled(all []spelling) part {
+	if len(all) == 1 {
+		return one(all[0])
+	}
+	type group struct {
+		first set
+		rest  []spelling
+	}
+	var groups []group
+	var ones set // the last bytes
+	for _, s := range all {
+		if len(s) == 1 {
+			for i := range ones {
+				ones[i] |= s[0][i]
+			}
+			continue
+		}
+		at := slices.IndexFunc(groups, func(g group) bool { return g.first == s[0] })
+		if at < 0 {
+			at, groups = len(groups), append(groups, group{first: s[0]})
+		}
+		groups[at].rest = append(groups[at].rest, s[1:])
+	}
+	var parts []part
+	if ones != (set{}) {
+		parts = append(parts, bytes(ones))
+	}
+	for _, g := range groups {
+		parts = append(parts, sequence(bytes(g.first), spelled(g.rest)))
+	}
+	return either(parts...)
+}
+
 // runes is one code point of lo … hi in UTF-8, surrogates left out.
-func runes(lo, hi rune) []part {
+func runes(lo, hi rune) []spelling {
 	const surrogates, after = 0xd800, 0xe000
 	if lo < surrogates && hi >= after {
 		return append(runes(lo, surrogates-1), runes(after, hi)...)
@@ -181,7 +232,7 @@ func runes(lo, hi rune) []part {
 }
 
 // sameLength splits a range of code points of one length so that each byte is a range of its own.
-func sameLength(lo, hi rune) []part {
+func sameLength(lo, hi rune) []spelling {
 	n := utf8.RuneLen(lo)
 	for i := 1; i < n; i++ {
 		m := rune(1)<<(6*i) - 1 // the last i bytes
@@ -198,11 +249,9 @@ func sameLength(lo, hi rune) []part {
 	var a, z [4]byte
 	utf8.EncodeRune(a[:], lo)
 	utf8.EncodeRune(z[:], hi)
-	var p []part
-	for i := range n {
-		var s set
-		s.add(a[i], z[i])
-		p = append(p, bytes(s))
+	s := make(spelling, n)
+	for i := range s {
+		s[i].add(a[i], z[i])
 	}
-	return []part{sequence(p...)}
+	return []spelling{s}
 }

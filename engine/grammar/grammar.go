@@ -9,8 +9,11 @@ import (
 
 // A Grammar is a compiled form. It is read-only.
 type Grammar struct {
-	nodes []node
-	start int32
+	nodes   []node
+	start   int32
+	ends    []bool     // of each node: whether its rule can be left from there
+	class   [256]uint8 // bytes of one class are in the same sets
+	classes int
 }
 
 func compile(p part) (*Grammar, error) {
@@ -21,6 +24,8 @@ func compile(p part) (*Grammar, error) {
 		return nil, b.err
 	}
 	g.nodes = b.nodes
+	g.findEnds()
+	g.findClasses()
 	m := newMachine(g)
 	if m.err != nil {
 		return nil, m.err
@@ -38,14 +43,19 @@ type config struct{ node, stack int32 }
 type state struct {
 	configs []config // of nodes that read, sorted
 	whole   bool     // the text may end here
-	next    *[256]int32
+	next    []int32  // by class of byte
 }
 
 const (
-	unknown    = 0 // in state.next, whose other entries are one more than the state
-	dead       = -1
+	unknown = 0 // in state.next, whose other entries are one more than the state
+	dead    = -1
+)
+
+// What one form may take. A form that would take more is an error, so that none holds up the others.
+const (
 	manyPlaces = 1 << 12
-	manyStates = 1 << 20
+	manyBytes  = 64 << 20 // of states
+	manySteps  = 1 << 21  // places looked at to work out what may follow once: some tenths of a second
 )
 
 // A machine runs a grammar over bytes, making states as they are met.
@@ -57,6 +67,9 @@ type machine struct {
 	deeper map[config]int32 // by those
 	seen   map[config]bool
 	key    []byte
+	bytes  int // that the states take
+	steps  int // since rest
+	worst  int
 	err    error
 }
 
@@ -70,6 +83,9 @@ func newMachine(g *Grammar) *machine {
 
 func (m *machine) state(i int32) *state { return &m.states[i] }
 
+// rest begins to count steps anew.
+func (m *machine) rest() { m.steps = 0 }
+
 // begin clears the place where a state is put together.
 func (m *machine) begin() {
 	clear(m.seen)
@@ -79,10 +95,11 @@ func (m *machine) begin() {
 // close adds a place to the last state, followed through forks, calls and ends of rules to nodes that
 // read.
 func (m *machine) close(c config) {
-	if m.seen[c] || len(m.seen) > manyPlaces {
+	if m.seen[c] || len(m.seen) > manyPlaces || !m.g.ends[c.node] {
 		return
 	}
 	m.seen[c] = true
+	m.steps++
 	s := &m.states[len(m.states)-1]
 	switch n := m.g.nodes[c.node]; n.kind {
 	case read:
@@ -114,8 +131,13 @@ func (m *machine) push(c config) int32 {
 // intern finishes the last state and returns its number, or that of an equal one there was.
 func (m *machine) intern() int32 {
 	s := &m.states[len(m.states)-1]
-	if len(m.seen) > manyPlaces || len(m.states) > manyStates {
-		m.err = fmt.Errorf("the form is too ambiguous: more than %d places or %d states at once", manyPlaces, manyStates)
+	switch {
+	case len(m.seen) > manyPlaces:
+		m.err = fmt.Errorf("the form is too ambiguous: a text can be in more than %d places of it at once", manyPlaces)
+	case m.bytes > manyBytes:
+		m.err = fmt.Errorf("the form is too ambiguous: what can follow takes more than %d MiB to write down", manyBytes>>20)
+	case m.steps > manySteps:
+		m.err = fmt.Errorf("the form is too ambiguous: finding what can follow takes more than %d steps", manySteps)
 	}
 	slices.SortFunc(s.configs, func(a, b config) int { return int(a.node) - int(b.node) + (int(a.stack)-int(b.stack))<<24 })
 	m.key = m.key[:0]
@@ -131,16 +153,17 @@ func (m *machine) intern() int32 {
 	}
 	i := int32(len(m.states) - 1)
 	m.known[string(m.key)] = i
+	m.bytes += 2*len(m.key) + 4*m.g.classes + 200
 	return i
 }
 
 // step is the state after one more byte, or dead.
 func (m *machine) step(i int32, b byte) int32 {
-	s := &m.states[i]
+	s, class := &m.states[i], m.g.class[b]
 	if s.next == nil {
-		s.next = new([256]int32)
+		s.next = make([]int32, m.g.classes)
 	}
-	if to := s.next[b]; to != unknown {
+	if to := s.next[class]; to != unknown {
 		if to == dead {
 			return dead
 		}
@@ -148,6 +171,7 @@ func (m *machine) step(i int32, b byte) int32 {
 	}
 	table, configs := s.next, s.configs
 	m.begin()
+	m.steps += len(configs)
 	for _, c := range configs {
 		if n := &m.g.nodes[c.node]; n.set.has(b) {
 			m.close(config{n.next, c.stack})
@@ -155,11 +179,11 @@ func (m *machine) step(i int32, b byte) int32 {
 	}
 	if last := &m.states[len(m.states)-1]; len(last.configs) == 0 && !last.whole || m.err != nil {
 		m.states = m.states[:len(m.states)-1]
-		table[b] = dead
+		table[class] = dead
 		return dead
 	}
 	to := m.intern()
-	table[b] = to + 1
+	table[class] = to + 1
 	return to
 }
 

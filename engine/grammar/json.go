@@ -29,15 +29,15 @@ func space() part { return optional(text(" ")) }
 
 // escapedRune writes code points as they stand in a JSON string: quotes, backslashes and control characters
 // are escaped, in the shortest way.
-func escapedRune(lo, hi rune) []part {
-	var all []part
+func escapedRune(lo, hi rune) []spelling {
+	var all []spelling
 	short := map[rune]string{'"': `\"`, '\\': `\\`, '\b': `\b`, '\f': `\f`, '\n': `\n`, '\r': `\r`, '\t': `\t`}
 	const hex = "0123456789abcdef"
 	for r := lo; r <= hi && r < 0x20; r++ {
 		if s, ok := short[r]; ok {
-			all = append(all, text(s))
+			all = append(all, spell(s))
 		} else {
-			all = append(all, text(`\u00`+string(hex[r>>4])+string(hex[r&15])))
+			all = append(all, spell(`\u00`+string(hex[r>>4])+string(hex[r&15])))
 		}
 	}
 	from := max(lo, 0x20)
@@ -48,7 +48,7 @@ func escapedRune(lo, hi rune) []part {
 		if from < r {
 			all = append(all, runes(from, r-1)...)
 		}
-		all = append(all, text(short[r]))
+		all = append(all, spell(short[r]))
 		from = r + 1
 	}
 	if from <= hi {
@@ -58,7 +58,7 @@ func escapedRune(lo, hi rune) []part {
 }
 
 // character is any one code point of a JSON string.
-func character() part { return either(escapedRune(0, unicode.MaxRune)...) }
+func character() part { return spelled(escapedRune(0, unicode.MaxRune)) }
 
 func quoted(content part) part { return sequence(text(`"`), content, text(`"`)) }
 

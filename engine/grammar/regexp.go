@@ -8,17 +8,21 @@ import (
 
 // Regexp is the texts that match a regular expression (Go's syntax, RE2) from beginning to end.
 func Regexp(pattern string) (*Grammar, error) {
-	p, err := expression(pattern, plainRune, false)
+	if len(pattern) > longestPattern {
+		return nil, fmt.Errorf("regular expression: it has %d bytes, at most %d are taken", len(pattern), longestPattern)
+	}
+	p, err := expression(pattern, runes, false)
 	if err != nil {
 		return nil, err
 	}
 	return compile(p)
 }
 
-// A writer says how a range of code points is written.
-type writer func(lo, hi rune) []part
+// longestPattern and longestSchema are the most bytes that are compiled.
+const longestPattern, longestSchema = 64 << 10, 1 << 20
 
-func plainRune(lo, hi rune) []part { return runes(lo, hi) }
+// A writer says how a range of code points is written.
+type writer func(lo, hi rune) []spelling
 
 // expression compiles a pattern. With search it may match anywhere in the text, as a JSON schema's
 // does, unless it is anchored.
@@ -38,7 +42,7 @@ func expression(pattern string, w writer, search bool) (part, error) {
 	for n := len(parts); n > 0 && parts[n-1].Op == syntax.OpEndText; n = len(parts) {
 		end, parts = true, parts[:n-1]
 	}
-	anything := repeat(either(w(0, unicode.MaxRune)...), 0, -1)
+	anything := repeat(spelled(w(0, unicode.MaxRune)), 0, -1)
 	var all []part
 	if search && !begin {
 		all = append(all, anything)
@@ -113,12 +117,12 @@ func literal(r rune, fold bool) []rune {
 
 // oneOf is one code point of a class, given in pairs of first and last.
 func oneOf(class []rune, w writer) (part, error) {
-	var all []part
+	var all []spelling
 	for i := 0; i < len(class); i += 2 {
 		all = append(all, w(class[i], class[i+1])...)
 	}
 	if len(all) == 0 {
 		return nil, fmt.Errorf("regular expression: a class is empty, so nothing can match")
 	}
-	return either(all...), nil
+	return spelled(all), nil
 }

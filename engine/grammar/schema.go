@@ -15,6 +15,9 @@ import (
 // allowed, but every allowed text is valid. A keyword that is not supported is an error that names it; annotations
 // (title, description, default, examples, format …) are read over.
 func JSONSchema(schema []byte) (*Grammar, error) {
+	if len(schema) > longestSchema {
+		return nil, fmt.Errorf("JSON schema: it has %d bytes, at most %d are taken", len(schema), longestSchema)
+	}
 	root, err := parseSchema(schema)
 	if err != nil {
 		return nil, fmt.Errorf("JSON schema: %w", err)
@@ -418,11 +421,15 @@ func (c *schemas) enumeration(v any, path string) (part, error) {
 	if !ok || len(list) == 0 {
 		return nil, fmt.Errorf("%s: want a list of at least one value", path)
 	}
-	var all []part
+	var all []spelling
+	n := 0
 	for _, v := range list {
-		all = append(all, literalJSON(v))
+		all = append(all, spell(writeJSON(v)))
+		if n += len(all[len(all)-1]); n > most {
+			return nil, fmt.Errorf("%s: the form is too large: its values have more than %d bytes", path, most)
+		}
 	}
-	return either(all...), nil
+	return spelled(all), nil
 }
 
 func (c *schemas) anyOf(v any, path string) (part, error) {

@@ -6,7 +6,7 @@ import (
 )
 
 // A Form says which ids may follow where the form of a completion is given. A completion's state is a
-// number, 0 at its start.
+// number, 0 at its start. One that may fail has a method Err() error too, which is asked after each Allow.
 type Form interface {
 	// Allow sets mask, ⌈vocab/32⌉ words, to the ids that may follow state.
 	Allow(state int32, mask []uint32)

@@ -18,7 +18,7 @@ type Forms struct {
 
 	mu         sync.Mutex
 	vocabulary *grammar.Vocabulary // made when the first form is asked for
-	known      map[string]sample.Form
+	known      map[string]*grammar.Constraint
 }
 
 // keptForms is how many are kept.
@@ -26,7 +26,7 @@ const keptForms = 64
 
 // NewForms is for a vocabulary of size ids, those of eos ending a text.
 func NewForms(t *tokenizer.Tokenizer, size int, eos []int32) *Forms {
-	return &Forms{tokenizer: t, size: size, eos: eos, known: map[string]sample.Form{}}
+	return &Forms{tokenizer: t, size: size, eos: eos, known: map[string]*grammar.Constraint{}}
 }
 
 // Form is the one a request asks for, or nil.
@@ -48,7 +48,7 @@ func (f *Forms) Form(r router.Request) (sample.Form, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if form, ok := f.known[key]; ok {
+	if form, ok := f.known[key]; ok && form.Err() == nil {
 		return form, nil
 	}
 	g, err := compile()
