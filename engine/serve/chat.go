@@ -37,6 +37,11 @@ func (h *Host) render(c *openai.Chat) (string, error) {
 			return "", refuse("tools", "the model's chat template writes calls in a form that is not known here")
 		}
 	}
+	for _, f := range c.Tools {
+		if f.Strict && c.Choice.Mode != "required" && c.Choice.Named == "" {
+			return "", refuse("tools", "%s: strict holds only where a call must be made: with tool_choice required, or by name", f.Name)
+		}
+	}
 	if c.Choice.Mode != "none" {
 		for _, f := range c.Tools {
 			v, err := tokenizer.ParseValue(f.Raw)
