@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
 	"github.com/r2-reasoner/r2/engine"
 	"github.com/r2-reasoner/r2/engine/serve"
 	"github.com/r2-reasoner/r2/router"
@@ -62,7 +64,8 @@ func (c *serveCmd) Run(ctx context.Context) error {
 		names = append(names, card.Name)
 	}
 	c.note("serving %v at http://%s/v1", names, l.Addr())
-	h := &openai.Handler{Models: models, Ready: hosts.ready, Most: c.Queue}
+	h := &openai.Handler{Models: models, Ready: hosts.ready, Most: c.Queue,
+		Metrics: promhttp.HandlerFor(hosts.metrics.Registry(), promhttp.HandlerOpts{})}
 	return listenAndServe(ctx, l, &openai.Guard{Next: h, Keys: keys, Told: c.log()}, h.Drain)
 }
 
@@ -70,11 +73,13 @@ func (c *serveCmd) Run(ctx context.Context) error {
 type opened struct {
 	all   []io.Closer
 	hosts map[string]*serve.Host // by the name of the base
+
+	metrics *serve.Metrics
 }
 
 // open loads what is to be served and lists it.
 func (c *serveCmd) open(ctx context.Context, models *serve.Catalog) (o opened, err error) {
-	o.hosts = map[string]*serve.Host{}
+	o.hosts, o.metrics = map[string]*serve.Host{}, serve.NewMetrics()
 	if c.Model != "" {
 		h, err := openHost(c.Model, nil, c.deviceFlags, hostOptions{rank: c.rank()})
 		if err != nil {
@@ -100,7 +105,7 @@ func (c *serveCmd) open(ctx context.Context, models *serve.Catalog) (o opened, e
 		return o, err
 	}
 	o.all = append(o.all, s)
-	if err := models.Add(openai.Card{Name: "r2", Root: c.Config}, openai.Text(router.Service{Router: s.router})); err != nil {
+	if err := models.Add(openai.Card{Name: "r2", Root: c.Config}, o.metrics.Router(openai.Text(router.Service{Router: s.router}))); err != nil {
 		return o, err
 	}
 	for path, h := range s.hosts {
@@ -119,7 +124,8 @@ func (o *opened) add(models *serve.Catalog, h *host, path string, seed uint64) e
 	if err != nil {
 		return err
 	}
-	s.Defaults.Seed = seed
+	s.Defaults.Seed, s.Metrics = seed, o.metrics
+	o.metrics.Watch(h.name, s.Engine)
 	o.hosts[h.name] = s
 	return models.Add(openai.Card{Name: h.name, Root: path, Context: h.context}, &serve.Model{Host: s})
 }

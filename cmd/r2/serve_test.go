@@ -120,7 +120,7 @@ func TestServe(t *testing.T) {
 		r.Body.Close()
 		return r.StatusCode
 	}
-	for _, path := range []string{"/health", "/ready"} {
+	for _, path := range []string{"/health", "/ready", "/metrics"} {
 		if code := get(path); code != 200 {
 			t.Errorf("%s: %d", path, code)
 		}

@@ -40,12 +40,21 @@ func (d *draw) parts(ctx context.Context) iter.Seq2[openai.Part, error] {
 			yield(p, nil)
 			return
 		}
+		watch, reason := d.m.Metrics.start(d.c.Model), "abort"
+		defer func() { watch.end(&d.done, reason, d.index%d.c.BestOf == 0) }()
 		for e, err := range d.m.Engine.Generate(ctx, d.q) {
 			if err != nil {
+				if ctx.Err() == nil {
+					reason = "error"
+				}
 				yield(openai.Part{Index: d.index}, refused(err))
 				return
 			}
+			watch.event(e)
 			p := d.part(e)
+			if p.Done != nil {
+				reason = p.Done.Finish
+			}
 			if !yield(p, nil) || p.Done != nil {
 				return
 			}

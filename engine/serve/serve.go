@@ -30,6 +30,7 @@ type Host struct {
 	EOS       []int32       // ids that end a text
 	Vocab     int           // ids are below it
 	Context   int           // most tokens of a prompt and its answer
+	Metrics   *Metrics      // nil: nothing is counted
 
 	unseeded atomic.Uint64 // calls that came without a seed
 	tools    sync.Once
