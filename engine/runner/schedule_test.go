@@ -3,6 +3,7 @@ package runner_test
 import (
 	"context"
 	"math"
+	"math/rand/v2"
 	"sync"
 	"testing"
 
@@ -23,7 +24,17 @@ import (
 func TestRandomRuns(t *testing.T) { rapid.Check(t, newBench(t).play) }
 
 // FuzzRuns is TestRandomRuns for as long as the fuzzer likes.
-func FuzzRuns(f *testing.F) { f.Fuzz(rapid.MakeFuzz(newBench(f).play)) }
+func FuzzRuns(f *testing.F) {
+	rng := rand.New(rand.NewPCG(1, 1))
+	for range 20 { // what is drawn is drawn from these bytes: enough for several requests
+		b := make([]byte, 4096)
+		for i := range b {
+			b[i] = byte(rng.Uint32())
+		}
+		f.Add(b)
+	}
+	f.Fuzz(rapid.MakeFuzz(newBench(f).play))
+}
 
 // A bench is a model, two adapters, and a pass that scores whole texts.
 type bench struct {
