@@ -11,7 +11,6 @@ import (
 // gradients is room for the gradients of one layer's activations.
 type gradients struct {
 	x, xn, raw, qkv, att, hn, gateUp, ff, low, last, coef kernels.Tensor
-	scratch                                               kernels.Tensor
 }
 
 func (d *Decoder) gradients(n int, s Size) *gradients {
@@ -19,7 +18,7 @@ func (d *Decoder) gradients(n int, s Size) *gradients {
 	f := func(rows, cols int) kernels.Tensor { return d.be.New(kernels.F32, rows, cols) }
 	g := &gradients{
 		x: f(n, c.Hidden), xn: f(n, c.Hidden), qkv: f(n, d.qkv), att: f(n, d.q), hn: f(n, c.Hidden),
-		gateUp: f(n, 2*c.FFN), ff: f(n, c.FFN), last: f(s.Slice, c.Hidden), coef: f(s.Wanted, 1), scratch: f(n, c.Hidden),
+		gateUp: f(n, 2*c.FFN), ff: f(n, c.FFN), last: f(s.Slice, c.Hidden), coef: f(s.Wanted, 1),
 	}
 	g.raw = g.qkv
 	if c.QKNorm {
@@ -32,7 +31,7 @@ func (d *Decoder) gradients(n int, s Size) *gradients {
 }
 
 func (g gradients) rows(n int) *gradients {
-	for _, t := range []*kernels.Tensor{&g.x, &g.xn, &g.raw, &g.qkv, &g.att, &g.hn, &g.gateUp, &g.ff, &g.low, &g.scratch} {
+	for _, t := range []*kernels.Tensor{&g.x, &g.xn, &g.raw, &g.qkv, &g.att, &g.hn, &g.gateUp, &g.ff, &g.low} {
 		if !t.Zero() {
 			*t = t.Slice(0, n)
 		}
@@ -64,20 +63,38 @@ func (p *Pass) adaptGrad(dx, dout, x kernels.Tensor, layer, site int, g *gradien
 		return
 	}
 	be, r := p.d.be, pair.A.Rows
-	low, dlow := p.act.low.Columns(0, r), g.low.Columns(0, r)
-	be.MatMul(low, x, pair.A, kernels.Gemm{TransB: true, Alpha: pair.Scale})
+	low, dlow := p.layer(layer).low.Columns(site*p.size.Rank, r), g.low.Columns(0, r)
 	be.MatMul(grad.B, dout, low, kernels.Gemm{TransA: true, Alpha: 1, Accumulate: true})
 	be.MatMul(dlow, dout, pair.B, kernels.Gemm{Alpha: pair.Scale})
 	be.MatMul(grad.A, dlow, x, kernels.Gemm{TransA: true, Alpha: 1, Accumulate: true})
 	be.MatMul(dx, dlow, pair.A, kernels.Gemm{Alpha: 1, Accumulate: true})
 }
 
-// blockGrad turns g.x from the gradient of layer i's output into that of its input x. It runs the
-// layer forward again, so only x need have been kept.
+// again brings back the activations of layer i, whose input is x: of a layer that was kept only those that
+// take no product, else all of them.
+func (p *Pass) again(i int, x kernels.Tensor, into *Grads) {
+	d, be, l, a, eps := p.d, p.d.be, &p.d.layers[i], p.layer(i), float32(p.d.Config.Eps)
+	if i < len(p.kept) {
+		be.RMSNorm(a.xn, x, l.attnNorm.t, eps)
+		be.RMSNorm(a.hn, a.mid, l.ffnNorm.t, eps)
+		gate, up := d.halves(a.gateUp)
+		be.SwiGLU(a.ff, gate, up)
+		return
+	}
+	p.inside(i, x)
+	if into.ad == nil {
+		return
+	}
+	if pair := into.ad.sites[i*sites+siteDown]; !pair.A.Zero() {
+		low := a.low.Columns(siteDown*p.size.Rank, pair.A.Rows)
+		be.MatMul(low, a.ff, pair.A, kernels.Gemm{TransB: true, Alpha: pair.Scale})
+	}
+}
+
+// blockGrad turns g.x from the gradient of layer i's output into that of its input x.
 func (p *Pass) blockGrad(i int, x kernels.Tensor, g *gradients, into *Grads) {
-	d, be, l, a, eps := p.d, p.d.be, &p.d.layers[i], &p.act, float32(p.d.Config.Eps)
-	be.Copy(g.scratch, x)
-	p.block(i, g.scratch)
+	d, be, l, a, eps := p.d, p.d.be, &p.d.layers[i], p.layer(i), float32(p.d.Config.Eps)
+	p.again(i, x, into)
 	for _, t := range []kernels.Tensor{g.xn, g.raw, g.qkv, g.att, g.hn, g.gateUp, g.ff} {
 		be.Fill(t, 0)
 	}

@@ -31,14 +31,14 @@ func (d *Decoder) linear(out, x kernels.Tensor, l linear) {
 // adapt adds to out, which holds a projection of x, what each sequence's adapter adds to it:
 // scale·x·Aᵀ·Bᵀ (Hu et al. 2021).
 func (p *Pass) adapt(out, x kernels.Tensor, layer, site int) {
-	be := p.d.be
+	be, all := p.d.be, p.layer(layer).low
 	for s := 0; s < p.b.Sequences(); {
 		ad, end := p.run(s)
 		if ad != nil {
 			if pair := ad.sites[layer*sites+site]; !pair.A.Zero() {
 				i := int(p.b.Starts[s])
 				n := int(p.b.Starts[end]) - i
-				low := p.act.low.Slice(i, n).Columns(0, pair.A.Rows)
+				low := all.Slice(i, n).Columns(site*p.size.Rank, pair.A.Rows)
 				be.MatMul(low, x.Slice(i, n), pair.A, kernels.Gemm{TransB: true, Alpha: pair.Scale})
 				be.MatMul(out.Slice(i, n), low, pair.B, kernels.Gemm{TransB: true, Alpha: 1, Accumulate: true})
 			}
@@ -64,7 +64,16 @@ func (p *Pass) run(s int) (*Adapter, int) {
 
 // block replaces the residual stream x by layer i's output.
 func (p *Pass) block(i int, x kernels.Tensor) {
-	d, be, l, a, eps := p.d, p.d.be, &p.d.layers[i], &p.act, float32(p.d.Config.Eps)
+	p.inside(i, x)
+	d, a := p.d, p.layer(i)
+	d.linear(a.h, a.ff, d.layers[i].down)
+	p.adapt(a.h, a.ff, i, siteDown)
+	d.be.Add(x, a.mid, a.h)
+}
+
+// inside is layer i up to the input of its last projection; x stays.
+func (p *Pass) inside(i int, x kernels.Tensor) {
+	d, be, l, a, eps := p.d, p.d.be, &p.d.layers[i], p.layer(i), float32(p.d.Config.Eps)
 
 	be.RMSNorm(a.xn, x, l.attnNorm.t, eps)
 	d.linear(a.raw, a.xn, l.qkv)
@@ -102,9 +111,6 @@ func (p *Pass) block(i int, x kernels.Tensor) {
 	p.adapt(gate, a.hn, i, siteGate)
 	p.adapt(up, a.hn, i, siteUp)
 	be.SwiGLU(a.ff, gate, up)
-	d.linear(a.h, a.ff, l.down)
-	p.adapt(a.h, a.ff, i, siteDown)
-	be.Add(x, a.mid, a.h)
 }
 
 // copyRows copies the batch's rows From of a layer's keys or values to its rows To, by way of where the

@@ -20,6 +20,7 @@ type Size struct {
 	Rank      int // of an adapter
 	Masks     bool
 	Train     bool // Backward
+	Keep      int  // layers whose activations stay for Backward, which computes the others' again; the bits are the same
 }
 
 // A Pass runs batches through a decoder: room on the device, made once, for one batch of at most its
@@ -36,14 +37,16 @@ type Pass struct {
 	starts, lengths, pages         kernels.Tensor
 	temperature, mask              kernels.Tensor
 	room                           activations
-	act                            activations // the rows of room the batch fills
+	act                            activations   // the rows of room the batch fills
+	keep, kept                     []activations // of the first layers, and the rows of them the batch fills
 	trace                          []kernels.Tensor
 	g                              *gradients // nil without Train
 	raw                            []byte
 	held                           int // first wanted row whose logits are held; -1: none
 }
 
-// activations are those of one layer, a row a token; last and logits have a row for each wanted row.
+// activations are those of one layer, a row a token; last and logits have a row for each wanted row. low has
+// Rank columns a projection: what an adapter's A makes of its input.
 type activations struct {
 	x, xn, raw, qkv, att, lse, h, mid, hn, gateUp, ff, low kernels.Tensor
 	last, logits, lp, lpLSE                                kernels.Tensor
@@ -74,8 +77,35 @@ func (d *Decoder) NewPass(s Size) *Pass {
 			p.trace = append(p.trace, d.be.New(kernels.F32, n, c.Hidden))
 		}
 		p.g = d.gradients(n, s)
+		for range min(s.Keep, len(d.layers)) {
+			p.keep = append(p.keep, d.toKeep(n, s))
+		}
+		p.kept = make([]activations, len(p.keep))
 	}
 	return p
+}
+
+// toKeep is room for what Backward cannot have of a layer without a product.
+func (d *Decoder) toKeep(n int, s Size) activations {
+	c := &d.Config
+	f := func(cols int) kernels.Tensor { return d.be.New(kernels.F32, n, cols) }
+	a := activations{qkv: f(d.qkv), att: f(d.q), lse: f(c.Heads), mid: f(c.Hidden), gateUp: f(2 * c.FFN)}
+	a.raw = a.qkv
+	if c.QKNorm {
+		a.raw = f(d.qkv)
+	}
+	if s.Rank > 0 {
+		a.low = f(sites * s.Rank)
+	}
+	return a
+}
+
+// layer is where the activations of layer i are.
+func (p *Pass) layer(i int) *activations {
+	if i < len(p.kept) {
+		return &p.kept[i]
+	}
+	return &p.act
 }
 
 func maskWords(vocab int) int { return (vocab + 31) / 32 }
@@ -93,7 +123,7 @@ func (d *Decoder) activations(n int, s Size) activations {
 		a.raw = f(n, d.qkv)
 	}
 	if s.Rank > 0 {
-		a.low = f(n, s.Rank)
+		a.low = f(n, sites*s.Rank)
 	}
 	return a
 }
@@ -128,6 +158,11 @@ func (p *Pass) Load(b *batch.Batch, ads []*Adapter, kv *Cache) error {
 	}
 	p.b, p.ads, p.kv, p.held = b, ads, kv, -1
 	p.act = p.room.rows(len(b.Tokens))
+	for i := range p.keep {
+		a := p.keep[i].rows(len(b.Tokens))
+		a.x, a.xn, a.h, a.hn, a.ff = p.act.x, p.act.xn, p.act.h, p.act.hn, p.act.ff
+		p.kept[i] = a
+	}
 	p.write(p.ids, b.Tokens)
 	p.write(p.pos, b.Positions)
 	p.write(p.want, b.Want)

@@ -19,8 +19,10 @@ type trained struct {
 	grads map[string][]float32
 }
 
-// backward trains on the sequences in passes of at most limit tokens.
-func backward(t *testing.T, be kernels.Backend, full bool, seqs []batch.Sequence, limit int) trained {
+var room = model.Size{Tokens: 64, Sequences: 8, Wanted: 64, Slice: 3, Rank: 3, Train: true}
+
+// backward trains a tiny Qwen3 on the sequences in passes of at most limit tokens.
+func backward(t *testing.T, be kernels.Backend, full bool, seqs []batch.Sequence, limit int, size model.Size) trained {
 	t.Helper()
 	src := modeltest.Tiny("qwen3", 5)
 	d, err := model.Load(be, src.Config, src, model.Options{Train: full, Context: 64})
@@ -35,7 +37,7 @@ func backward(t *testing.T, be kernels.Backend, full bool, seqs []batch.Sequence
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := d.NewPass(model.Size{Tokens: 64, Sequences: 8, Wanted: 64, Slice: 3, Rank: 3, Train: true})
+	p := d.NewPass(size)
 	out := trained{grads: map[string][]float32{}}
 	for len(seqs) > 0 {
 		var b batch.Batch
@@ -72,8 +74,8 @@ func backward(t *testing.T, be kernels.Backend, full bool, seqs []batch.Sequence
 // order of a sum does; and however passes are cut, between groups, the gradient is the same bits.
 func TestSharedPromptsChangeNothing(t *testing.T) {
 	for _, full := range []bool{false, true} {
-		apart, exact := backward(t, cpu.New(2), full, group(false), 100), backward(t, ref.New(), full, group(false), 100)
-		together := backward(t, cpu.New(2), full, group(true), 100)
+		apart, exact := backward(t, cpu.New(2), full, group(false), 100, room), backward(t, ref.New(), full, group(false), 100, room)
+		together := backward(t, cpu.New(2), full, group(true), 100, room)
 		if !slices.Equal(apart.logp, together.logp) {
 			t.Errorf("full=%v: log-probabilities %v, apart %v", full, together.logp, apart.logp)
 		}
@@ -86,10 +88,27 @@ func TestSharedPromptsChangeNothing(t *testing.T) {
 			t.Errorf("full=%v: worst difference %.1e", full, worst)
 		}
 		for _, limit := range []int{1, 9} {
-			cut := backward(t, cpu.New(2), full, group(true), limit)
+			cut := backward(t, cpu.New(2), full, group(true), limit, room)
 			for name, want := range together.grads {
 				if !slices.Equal(cut.grads[name], want) {
 					t.Errorf("full=%v: passes of %d tokens change bits of %s", full, limit, name)
+				}
+			}
+		}
+	}
+}
+
+// What is kept of a forward pass, layers or logits, changes no bit of a gradient.
+func TestKeptActivationsChangeNothing(t *testing.T) {
+	for _, full := range []bool{false, true} {
+		want := backward(t, cpu.New(2), full, group(true), 9, room)
+		for _, keep := range []int{1, 2} {
+			size := room
+			size.Keep, size.Slice = keep, 64
+			got := backward(t, cpu.New(2), full, group(true), 9, size)
+			for name, g := range want.grads {
+				if !slices.Equal(got.grads[name], g) {
+					t.Errorf("full=%v, %d layers kept: bits of %s change", full, keep, name)
 				}
 			}
 		}

@@ -53,13 +53,15 @@ func Needs(dec *model.Decoder, ad *model.Adapter, size model.Size) ([]Need, erro
 func activations(c *weights.Config, s model.Size, rank, slice int) int64 {
 	q, kv := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
 	qkv := q + 2*kv
-	forward := 5*c.Hidden + qkv + q + c.Heads + 3*c.FFN + rank
-	backward := 4*c.Hidden + qkv + q + 3*c.FFN + rank
+	low := len(model.Modules()) * rank
+	forward := 5*c.Hidden + qkv + q + c.Heads + 3*c.FFN + low
+	backward := 3*c.Hidden + qkv + q + 3*c.FFN + rank
+	kept := c.Hidden + qkv + q + c.Heads + 2*c.FFN + low
 	if c.QKNorm {
-		forward, backward = forward+qkv, backward+qkv
+		forward, backward, kept = forward+qkv, backward+qkv, kept+qkv
 	}
-	token := forward + backward + c.Layers*c.Hidden + 3 // 3: id, position, slot
-	wanted := 6                                         // row, target, temperature, log-probability, its lse, coefficient
+	token := forward + backward + c.Layers*c.Hidden + min(s.Keep, c.Layers)*kept + 3 // 3: id, position, slot
+	wanted := 6                                                                      // row, target, temperature, log-probability, its lse, coefficient
 	if s.Masks {
 		wanted += (c.Vocab + 31) / 32
 	}

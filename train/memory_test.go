@@ -28,6 +28,8 @@ func TestNeeds(t *testing.T) {
 			for _, size := range []model.Size{
 				{Tokens: 7, Sequences: 3, Wanted: 5, Slice: 2},
 				{Tokens: 100, Sequences: 100, Wanted: 100, Masks: true, Rank: 9},
+				{Tokens: 20, Sequences: 5, Wanted: 20, Slice: 20, Keep: 1},
+				{Tokens: 20, Sequences: 5, Wanted: 20, Keep: 100},
 			} {
 				be := &counting{Backend: ref.New()}
 				src := modeltest.Tiny(arch, 1)
