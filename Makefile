@@ -20,6 +20,9 @@ race: ## the concurrent packages under the race detector
 soak: ## kill sft, grpo and a router's modules in training a hundred times each, across processes, and compare every byte
 	R2_KILLS=100 $(GO) test -count 1 -v -timeout 1h -run TestKilled ./cmd/r2/
 
+grid: ## SmolLM2's answers alone and among up to 255 others, cached, in chunks, preempted: 0 differing bits
+	R2_GRID=full $(GO) test -count 1 -v -timeout 2h -run TestGridSmolLM2 ./engine/runner/
+
 fuzz: ## every fuzz target for FUZZTIME (10s)
 	GO="$(GO)" FUZZTIME="$(FUZZTIME)" bash .ci/fuzz
 
@@ -50,4 +53,4 @@ miniature: build ## train the models that r2 demo ships, from SCAN (about 15 min
 ci: ## what .ci/run runs
 	bash .ci/run
 
-.PHONY: help build build-gpu test race soak fuzz bench vet nvrtc ptx ptx-check miniature ci
+.PHONY: help build build-gpu test race soak grid fuzz bench vet nvrtc ptx ptx-check miniature ci

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -289,21 +290,33 @@ func TestGridSmolLM2(t *testing.T) {
 		t.Fatal(err)
 	}
 	g := &grid{d: d, ads: []*model.Adapter{nil, ad}, rank: ad.Rank, context: 64, limit: 3, length: func(i int) int { return 8 + i%4 }}
-	g.fill(t, 7, true)
-	differ, of := 0, 0
-	for _, c := range []cell{
+	cells := []cell{
 		{requests: 7, chunk: 1},
 		{requests: 7, chunk: 16, cached: true},
 		{requests: 7, chunk: 3, preempted: true},
-	} {
-		c.adapters, c.sequences, c.tokensPerStep, c.pages = true, 7, 64, 64
-		if c.preempted {
-			c.pages = 17
+	}
+	if os.Getenv("R2_GRID") == "full" { // an hour
+		cells = nil
+		for _, n := range []int{1, 2, 7, 44, 256} {
+			for _, chunk := range []int{1, 16, 64, 1 << 20} {
+				for way := range 4 {
+					cells = append(cells, cell{requests: n, chunk: chunk, cached: way&1 > 0, preempted: way&2 > 0})
+				}
+			}
 		}
-		bad, values, _, preempted := g.run(t, c)
-		if differ, of = differ+bad, of+values; bad > 0 || c.preempted != (preempted > 0) {
+	}
+	g.fill(t, cells[len(cells)-1].requests, true)
+	differ, of := 0, 0
+	for _, c := range cells {
+		c.adapters, c.sequences, c.tokensPerStep, c.pages = true, max(c.requests, 2), max(64, c.requests+40), 7*max(c.requests, 9)
+		if c.preempted {
+			c.pages = 17 + c.requests/8*3
+		}
+		bad, values, most, preempted := g.run(t, c)
+		if differ, of = differ+bad, of+values; bad > 0 || c.requests >= 7 && c.preempted != (preempted > 0) {
 			t.Errorf("%+v: %d of %d values differ, %d gave way", c, bad, values, preempted)
 		}
+		t.Logf("%3d requests, chunks of %d, cached %v, preempted %v: %d of %d values differ; up to %d sequences in a batch", c.requests, c.chunk, c.cached, c.preempted, bad, values, most)
 	}
 	t.Logf("%d of %d values differ", differ, of)
 }
