@@ -42,6 +42,7 @@ type Subject struct {
 	Roof    Roof
 	Repeat  int // runs that count, after one that does not
 	Seed    uint64
+	Spare   int64 // device memory that training may spend to compute less
 }
 
 // A Load is how much one run does.

@@ -61,7 +61,11 @@ func (s *Subject) learner(l Load) (*model.Adapter, *train.Learner, error) {
 		return nil, nil, err
 	}
 	tokens := max(microTokens, grpo.Rows(l.Prompt, l.Tokens, l.Samples))
-	learner, err := train.New(s.Decoder, ad, nil, model.Size{Tokens: tokens, Sequences: tokens, Wanted: tokens, Slice: 64},
+	size, err := train.Spend(s.Decoder, ad, model.Size{Tokens: tokens, Sequences: tokens, Wanted: tokens, Slice: 128}, s.Spare)
+	if err != nil {
+		return nil, nil, err
+	}
+	learner, err := train.New(s.Decoder, ad, nil, size,
 		train.Optimizer{Beta1: 0.9, Beta2: 0.95, Eps: 1e-8, Clip: 1})
 	return ad, learner, err
 }

@@ -1,6 +1,8 @@
 package train
 
 import (
+	"errors"
+
 	"github.com/r2-reasoner/r2/model"
 	"github.com/r2-reasoner/r2/weights"
 )
@@ -47,6 +49,32 @@ func Needs(dec *model.Decoder, ad *model.Adapter, size model.Size) ([]Need, erro
 		{"activations", 4 * activations(c, size, rank, slice)},
 		{"logits", 4 * int64(slice) * int64(c.Vocab)},
 	}, nil
+}
+
+// Spend is size with room for what a backward pass otherwise computes again, as far as so many bytes go: the
+// logits of all wanted rows, then the activations of whole layers. No bit of a result depends on it.
+func Spend(dec *model.Decoder, ad *model.Adapter, size model.Size, bytes int64) (model.Size, error) {
+	var err error
+	need := func(s model.Size) (total int64) {
+		needs, e := Needs(dec, ad, s)
+		for _, n := range needs {
+			total += n.Bytes
+		}
+		err = errors.Join(err, e)
+		return total
+	}
+	bytes += need(size)
+	more := size
+	if more.Slice = size.Wanted; need(more) <= bytes {
+		size = more
+	}
+	for more = size; more.Keep < dec.Config.Layers; {
+		if more.Keep++; need(more) > bytes {
+			break
+		}
+		size = more
+	}
+	return size, err
 }
 
 // activations counts the elements of a Pass in training besides the logits.

@@ -72,3 +72,42 @@ func TestNeeds(t *testing.T) {
 		}
 	}
 }
+
+// Spend stays within what it is given, and takes all there is to take when that is enough.
+func TestSpend(t *testing.T) {
+	src := modeltest.Tiny("qwen3", 1)
+	dec, err := model.Load(ref.New(), src.Config, src, model.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := model.RandomAdapter(src.Config, weights.AdapterConfig{R: 3, Alpha: 6, Targets: weights.Targets{Names: model.Modules()}}, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ad, err := dec.LoadAdapter(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	total := func(s model.Size) (n int64) {
+		needs, err := Needs(dec, ad, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, x := range needs {
+			n += x.Bytes
+		}
+		return n
+	}
+	size := model.Size{Tokens: 50, Sequences: 50, Wanted: 50, Slice: 4}
+	most, least := 0, 1<<30
+	for spare := int64(0); spare < 1<<20; spare += 4 << 10 {
+		got, err := Spend(dec, ad, size, spare)
+		if err != nil || total(got) > total(size)+spare {
+			t.Fatalf("with %d bytes to spare: %+v takes %d more (%v)", spare, got, total(got)-total(size), err)
+		}
+		most, least = max(most, got.Slice+got.Keep), min(least, got.Slice+got.Keep)
+	}
+	if most != 50+src.Config.Layers || least != 4 {
+		t.Errorf("logits and layers kept: %d to %d, want 4 to %d", least, most, 50+src.Config.Layers)
+	}
+}

@@ -65,6 +65,9 @@ func (c *benchCmd) Run(ctx context.Context) error {
 	}
 	defer closer()
 	s.Roof, s.Repeat, s.Threads, s.Seed = roof, c.Repeat, c.Threads, c.Seed
+	if free, known := available(be); known {
+		s.Spare = free / 4 // as a training run does
+	}
 	if traced != nil {
 		traced.Reset()
 	}

@@ -114,7 +114,8 @@ func (c *grpoCmd) Run(ctx context.Context) error {
 		longest = max(longest, len(t.ids))
 	}
 	size := trainSize(grpo.Rows(longest, c.MaxTokens, c.Samples), c.MicroTokens)
-	if err := plan(c.outputFlags, h.dec, ad, size); err != nil {
+	size, err = plan(c.outputFlags, h.dec, ad, size)
+	if err != nil {
 		return err
 	}
 	learner, err := train.New(h.dec, ad, ref, size, opt)

@@ -196,7 +196,8 @@ func (m *moduleRun) open(begin string, opt train.Optimizer) error {
 	tokens := min(m.c.MaxTokens, h.context-1) // of a completion; a longer prompt leaves less
 	size := trainSize(grpo.Rows(h.context-tokens, tokens, m.c.Samples), m.c.MicroTokens)
 	size.Masks = m.c.Module == allocatorName
-	if err := plan(m.c.outputFlags, h.dec, h.loaded[n-1], size); err != nil {
+	size, err = plan(m.c.outputFlags, h.dec, h.loaded[n-1], size)
+	if err != nil {
 		return err
 	}
 	if m.learner, err = train.New(h.dec, h.loaded[n-1], ref, size, opt); err != nil {

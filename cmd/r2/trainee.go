@@ -135,7 +135,8 @@ func (t *trainee) context() int { return t.dec.Context }
 func (t *trainee) learner(longest, micro int, o train.Optimizer, out outputFlags) (*train.Learner, error) {
 	size := trainSize(longest, micro)
 	size.Masks = t.masks
-	if err := plan(out, t.dec, t.ad, size); err != nil {
+	size, err := plan(out, t.dec, t.ad, size)
+	if err != nil {
 		return nil, err
 	}
 	return train.New(t.dec, t.ad, nil, size, o)
