@@ -63,16 +63,18 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	for _, card := range models.Cards() {
 		names = append(names, card.Name)
 	}
-	c.note("serving %v at http://%s/v1", names, l.Addr())
+	c.note("serving %v at http://%s/v1 and a page at http://%s/", names, l.Addr(), l.Addr())
 	h := &openai.Handler{Models: models, Ready: hosts.ready, Most: c.Queue,
 		Metrics: promhttp.HandlerFor(hosts.metrics.Registry(), promhttp.HandlerOpts{})}
-	return listenAndServe(ctx, l, &openai.Guard{Next: h, Keys: keys, Told: c.log()}, h.Drain)
+	guarded := &openai.Guard{Next: h, Keys: keys, Told: c.log()}
+	return listenAndServe(ctx, l, withPage(guarded, hosts.pool), h.Drain)
 }
 
 // opened is what a server stands on.
 type opened struct {
 	all   []io.Closer
 	hosts map[string]*serve.Host // by the name of the base
+	pool  []router.Card          // the router's, weakest first
 
 	metrics *serve.Metrics
 }
@@ -104,7 +106,7 @@ func (c *serveCmd) open(ctx context.Context, models *serve.Catalog) (o opened, e
 	if err != nil {
 		return o, err
 	}
-	o.all = append(o.all, s)
+	o.all, o.pool = append(o.all, s), s.pool.Models()
 	if err := models.Add(openai.Card{Name: "r2", Root: c.Config}, o.metrics.Router(openai.Text(router.Service{Router: s.router}))); err != nil {
 		return o, err
 	}
