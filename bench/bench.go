@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/r2-reasoner/r2/kernels"
 	"github.com/r2-reasoner/r2/model"
 	"github.com/r2-reasoner/r2/weights"
 )
@@ -37,8 +36,7 @@ type Row struct {
 type Subject struct {
 	Name    string // of the model
 	Decoder *model.Decoder
-	Format  kernels.Format // of its frozen matrices
-	Threads int            // of the device
+	Threads int // of the device
 	Roof    Roof
 	Repeat  int // runs that count, after one that does not
 	Seed    uint64
@@ -78,7 +76,7 @@ func (s *Subject) check(l Load) error {
 // row is a measurement of runs that took each, of amount units of work that take bound seconds at best.
 func (s *Subject) row(name, of, unit string, amount, bound float64, each []float64) Row {
 	t := median(each)
-	r := Row{Bench: name, Case: of, Model: s.Name, DType: s.Format.Type.String(), Acts: s.Format.Acts.String(), Device: s.Decoder.Backend().Name(), Threads: s.Threads,
+	r := Row{Bench: name, Case: of, Model: s.Name, DType: s.Decoder.Format().Type.String(), Acts: s.Decoder.Format().Acts.String(), Device: s.Decoder.Backend().Name(), Threads: s.Threads,
 		Unit: unit, Reached: amount / t, Seconds: t, Each: each}
 	if bound > 0 {
 		r.Bound = amount / bound

@@ -217,16 +217,16 @@ func opened(b *testing.B, path string) *bench.Subject {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { m.Close() })
-	o, f := model.Options{Convert: true, DType: weights.F32}, kernels.Format{}
+	o := model.Options{Convert: true, DType: weights.F32}
 	if os.Getenv("R2_BENCH_DTYPE") == "bf16" {
-		o.DType, f.Type = weights.BF16, kernels.BF16
+		o.DType = weights.BF16
 	}
 	if os.Getenv("R2_BENCH_ACTIVATIONS") == "bf16" {
-		o.Acts, f.Acts = kernels.BF16, kernels.BF16
+		o.Acts = kernels.BF16
 	}
 	dec, err := model.Load(cpu.New(2), m.Config, m, o)
 	if err != nil {
 		b.Fatal(err)
 	}
-	return &bench.Subject{Name: path, Decoder: dec, Format: f, Threads: 2, Roof: bench.Roof{Flops: 1e11, Bytes: 1e10}}
+	return &bench.Subject{Name: path, Decoder: dec, Threads: 2, Roof: bench.Roof{Flops: 1e11, Bytes: 1e10}}
 }

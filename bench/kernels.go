@@ -134,11 +134,21 @@ func (p *problems) rows(v [][]int32) k.Tensor {
 
 // loaded is copies of one weight, more than a cache holds.
 func (p *problems) loaded(out, in int) []k.Weight {
-	size := p.s.Format.Type.Size()
-	raw := make([]byte, out*in*size)
+	f := p.s.Decoder.Format()
+	raw := make([]byte, out*f.Type.Bytes(in))
+	size := f.Type.Size()
+	if f.Type.Blocks() {
+		size = f.Type.Bytes(k.BlockLen)
+	}
 	for i := 0; i < len(raw); i += size {
 		bits := math.Float32bits(float32(p.rng.NormFloat64()))
-		switch p.s.Format.Type {
+		switch f.Type {
+		case k.Q8_0, k.Q4_0, k.Q4_1:
+			for j := i; j < i+size; j++ {
+				raw[j] = byte(p.rng.Uint32())
+			}
+			raw[i+1] = 0x1c // a small scale, and minimum
+			raw[i+3] &= 0x9f
 		case k.F32:
 			binary.LittleEndian.PutUint32(raw[i:], bits)
 		case k.BF16:
@@ -149,7 +159,7 @@ func (p *problems) loaded(out, in int) []k.Weight {
 	}
 	ws := make([]k.Weight, min(256, 1+flush/len(raw)))
 	for i := range ws {
-		ws[i] = p.be.Load(p.s.Format, out, in, raw)
+		ws[i] = p.be.Load(f, out, in, raw)
 	}
 	p.weights = append(p.weights, ws...)
 	return ws
@@ -186,7 +196,7 @@ func (p *problems) linear(shapes [][2]int, rows ...int) (ops []op) {
 		for _, m := range rows {
 			x, out := p.floats(m, shape[1]), p.floats(m, shape[0])
 			n := float64(shape[0] * shape[1])
-			w := work{2 * n * float64(m), float64(shape[0] * p.s.Format.Type.Bytes(shape[1]))}
+			w := work{2 * n * float64(m), float64(shape[0] * p.s.Decoder.Format().Type.Bytes(shape[1]))}
 			unit := "GFLOP/s"
 			if w.bytes/p.s.Roof.Bytes > w.flops/p.s.Roof.Flops {
 				unit = "GB/s"

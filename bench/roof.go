@@ -39,7 +39,7 @@ func (s *Subject) elements() (layers, head float64) {
 func (s *Subject) forward(rows, keys, wanted, cached int) work {
 	c := s.Decoder.Config
 	layers, head := s.elements()
-	size := float64(s.Format.Type.Bytes(kernels.BlockLen)) / kernels.BlockLen
+	size := float64(s.Decoder.Format().Type.Bytes(kernels.BlockLen)) / kernels.BlockLen
 	w := work{flops: 2 * layers * float64(rows), bytes: size * layers}
 	if wanted > 0 {
 		w.flops += 2 * head * float64(wanted)

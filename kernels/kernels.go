@@ -132,6 +132,8 @@ type Memory interface {
 	// elements (whole blocks, where there are blocks), together rows of them. A format that the device
 	// does not have is a failure that names both.
 	Load(f Format, rows, cols int, src ...[]byte) Weight
+	// Holds reports whether Load takes weights of a format.
+	Holds(f Format) bool
 	Unload(w Weight)
 	Write(dst Tensor, src []byte)
 	Read(dst []byte, src Tensor) error

@@ -32,6 +32,9 @@ type Decoder struct {
 // Backend is the device the decoder is on.
 func (d *Decoder) Backend() kernels.Backend { return d.be }
 
+// Format is how the device holds the frozen matrices; the first stands for all. It is zero where they are trained.
+func (d *Decoder) Format() kernels.Format { return d.layers[0].qkv.w.Format }
+
 type layer struct {
 	attnNorm, ffnNorm    vector
 	qNorm, kNorm         vector // Qwen3
@@ -58,7 +61,7 @@ type param struct {
 
 // Options say how to load a decoder.
 type Options struct {
-	DType   weights.DType // of the frozen matrices; ignored unless Convert
+	DType   weights.DType // of the frozen matrices: F32, F16, BF16, Q8_0, or Q4_0 (Q4_1 stays as stored); ignored unless Convert
 	Convert bool          // to DType; otherwise as stored
 	Acts    kernels.DType // what rows are rounded to where they meet a frozen matrix: see kernels.Format
 	Context int           // positions; 0: the configuration's
@@ -187,7 +190,7 @@ func (l *loader) matrix(rows, cols int, modules ...string) linear {
 	if l.o.Train {
 		return l.trained(rows, cols, names, ts)
 	}
-	f, parts, err := storage(ts, l.o)
+	f, parts, err := storage(l.be, ts, l.o)
 	if err != nil {
 		l.err = err
 		return linear{}

@@ -9,40 +9,69 @@ import (
 	"github.com/r2-reasoner/r2/weights"
 )
 
-// storage chooses the type matrices are loaded as and gives their bytes in it: the one asked for (F32
-// or BF16), else as stored where a device has that type, else float32, which holds every type exactly.
-func storage(ts []weights.Tensor, o Options) (kernels.Format, [][]byte, error) {
+// storage chooses the format matrices are loaded in and gives their bytes in it: the type asked for, else as
+// stored where the device has that type, else float32, which holds every type exactly.
+func storage(be kernels.Backend, ts []weights.Tensor, o Options) (kernels.Format, [][]byte, error) {
 	want := ts[0].Type
 	for _, t := range ts {
 		if t.Type != want {
 			want = weights.F32
 		}
 	}
-	if o.Convert {
+	if o.Convert && !(o.DType == weights.Q4_0 && want == weights.Q4_1) { // of four bits too, and better as it is
 		want = o.DType
 	}
-	dt := kernels.F32
-	switch want {
-	case weights.BF16:
-		dt = kernels.BF16
-	case weights.F16:
-		dt = kernels.F16
+	f := kernels.Format{Type: held(want), Acts: o.Acts}
+	if !o.Convert && !be.Holds(kernels.Format{Type: f.Type}) {
+		f.Type = kernels.F32
+	}
+	if f.Type == kernels.F32 {
+		want = weights.F32
+	}
+	name, cols := ts[0].Name, ts[0].Cols()
+	switch {
+	case f.Acts == kernels.BF16 && f.Type != kernels.BF16:
+		return f, nil, fmt.Errorf("tensor %s is %v: activations are rounded to bf16 only where the matrices are bf16 (convert them)", name, ts[0].Type)
+	case f.Acts == kernels.I8 && !f.Type.Blocks():
+		return f, nil, fmt.Errorf("tensor %s is %v: activations are rounded to int8 only where the matrices are int8 or int4 (convert them)", name, ts[0].Type)
+	case !be.Holds(f):
+		return f, nil, fmt.Errorf("%s has no matrices of %v: choose other types of matrices and activations, or another device", be.Name(), f)
+	case cols%want.Block() != 0:
+		return f, nil, fmt.Errorf("tensor %s has %d columns, not whole blocks of %d: it cannot become %v", name, cols, want.Block(), want)
 	}
 	parts := make([][]byte, len(ts))
 	for i, t := range ts {
 		switch {
-		case t.Type == want && (dt != kernels.F32 || want == weights.F32):
+		case t.Type == want:
 			parts[i] = t.Data
-		case dt == kernels.BF16:
-			parts[i] = weights.Encode(t.Name, weights.BF16, t.Shape, t.Float32(nil)).Data
-		default:
+		case want == weights.F32:
 			parts[i] = floatBytes(t.Float32(nil))
+		default:
+			coded := weights.Encode(t.Name, want, t.Shape, t.Float32(nil))
+			if ok, at := coded.Finite(); !ok {
+				return f, nil, fmt.Errorf("tensor %s: element %d is too large for %v", t.Name, at, want)
+			}
+			parts[i] = coded.Data
 		}
 	}
-	if o.Acts == kernels.BF16 && dt != kernels.BF16 {
-		return kernels.Format{}, nil, fmt.Errorf("tensor %s is %v: activations are rounded to bf16 only where the matrices are bf16 (convert them)", ts[0].Name, ts[0].Type)
+	return f, parts, nil
+}
+
+// held is the type that a device keeps a file's type as, if it has it.
+func held(t weights.DType) kernels.DType {
+	switch t {
+	case weights.BF16:
+		return kernels.BF16
+	case weights.F16:
+		return kernels.F16
+	case weights.Q8_0:
+		return kernels.Q8_0
+	case weights.Q4_0:
+		return kernels.Q4_0
+	case weights.Q4_1:
+		return kernels.Q4_1
 	}
-	return kernels.Format{Type: dt, Acts: o.Acts}, parts, nil
+	return kernels.F32
 }
 
 func floatBytes(v []float32) []byte {

@@ -95,14 +95,20 @@ func (t Tensor) Cols() int {
 // Len is the number of elements.
 func (t Tensor) Len() int { return t.Rows() * t.Cols() }
 
-// Encode makes a tensor of type F32, F16 or BF16 (rounded to nearest, ties to even) from values.
-// A shape that does not hold len(v) elements, or another type, is a bug and panics.
+// Encode makes a tensor of type F32, F16, BF16 (rounded to nearest, ties to even), Q8_0 or Q4_0 (as ggml's
+// quantize_row functions choose scales) from values. What is too large for a half, an element or a scale,
+// becomes infinite: see Finite. A shape that does not hold len(v) elements or whole blocks, or another type,
+// is a bug and panics.
 func Encode(name string, t DType, shape []int, v []float32) Tensor {
 	out := Tensor{Name: name, Type: t, Shape: slices.Clone(shape)}
-	if out.Len() != len(v) || t > BF16 {
+	if out.Len() != len(v) || t > Q4_0 || out.Cols()%t.Block() != 0 {
 		panic(fmt.Sprintf("weights: Encode %s: %d values as %v%v", name, len(v), t, shape))
 	}
-	out.Data = make([]byte, 0, len(v)*t.BlockSize())
+	out.Data = make([]byte, 0, t.RowSize(len(v)))
+	if t.Block() > 1 {
+		out.Data = appendBlocks(out.Data, t, v)
+		return out
+	}
 	for _, x := range v {
 		switch t {
 		case F32:

@@ -107,12 +107,7 @@ func (c *benchCmd) subject(be kernels.Backend) (*bench.Subject, func() error, er
 	if err != nil {
 		return nil, nil, err
 	}
-	f, err := c.format(h.files)
-	if err != nil {
-		h.files.Close()
-		return nil, nil, err
-	}
-	return &bench.Subject{Name: h.name, Decoder: h.dec, Format: f}, h.files.Close, nil
+	return &bench.Subject{Name: h.name, Decoder: h.dec}, h.files.Close, nil
 }
 
 func (c *benchCmd) random(be kernels.Backend) (*bench.Subject, func() error, error) {
@@ -121,11 +116,8 @@ func (c *benchCmd) random(be kernels.Backend) (*bench.Subject, func() error, err
 	if err != nil {
 		return nil, nil, err
 	}
-	f, err := c.format(nil)
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := c.fits(cfg, f.Type); err != nil {
+	stored := map[string]kernels.DType{"bf16": kernels.BF16, "int8": kernels.Q8_0, "int4": kernels.Q4_0}[c.DType]
+	if err := c.fits(cfg, stored); err != nil {
 		return nil, nil, err
 	}
 	if err := be.Attach(); err != nil {
@@ -133,7 +125,7 @@ func (c *benchCmd) random(be kernels.Backend) (*bench.Subject, func() error, err
 	}
 	defer be.Detach()
 	dec, err := model.Load(be, cfg, &model.Random{Config: cfg, Seed: c.Seed, Std: 0.02}, opts)
-	return &bench.Subject{Name: c.Shape, Decoder: dec, Format: f}, func() error { return nil }, err
+	return &bench.Subject{Name: c.Shape, Decoder: dec}, func() error { return nil }, err
 }
 
 // fits refuses a shape whose weights this machine's free memory cannot hold, where the system says.
@@ -153,42 +145,10 @@ func (c *benchCmd) fits(cfg weights.Config, dt kernels.DType) error {
 	_, after, _ := strings.Cut(string(b), "MemAvailable:")
 	var free int
 	if _, err := fmt.Sscan(after, &free); err == nil && need > free<<10 {
-		return fmt.Errorf("--shape %s: its weights take %.1f GB in %s, %.1f GB are free: take a smaller one, or --dtype bf16",
+		return fmt.Errorf("--shape %s: its weights take %.1f GB in %s, %.1f GB are free: take a smaller one, or --dtype bf16, int8 or int4",
 			c.Shape, float64(need)*1e-9, dt, float64(free<<10)*1e-9)
 	}
 	return nil
-}
-
-// format is how the device holds the frozen matrices.
-func (c *benchCmd) format(m *weights.Model) (f kernels.Format, err error) {
-	o, err := c.options()
-	if err != nil {
-		return f, err
-	}
-	f.Acts = o.Acts
-	f.Type, err = c.stored(m)
-	return f, err
-}
-
-// stored is the type of the frozen matrices on the device: that of --dtype, else as the files have it,
-// float32 for what no kernel reads.
-func (c *benchCmd) stored(m *weights.Model) (kernels.DType, error) {
-	switch {
-	case c.DType == "bf16":
-		return kernels.BF16, nil
-	case c.DType == "f32" || m == nil:
-		return kernels.F32, nil
-	}
-	t, err := m.Tensor(m.Config.Projections(0)[0].Module + ".weight")
-	switch {
-	case err != nil:
-		return 0, err
-	case t.Type == weights.BF16:
-		return kernels.BF16, nil
-	case t.Type == weights.F16:
-		return kernels.F16, nil
-	}
-	return kernels.F32, nil
 }
 
 // load is the benchmark's own, where the flags say nothing else.

@@ -23,8 +23,8 @@ type modelFlags struct {
 // deviceFlags say where and how to compute.
 type deviceFlags struct {
 	Device string `default:"auto" env:"R2_DEVICE" placeholder:"auto" help:"auto (an NVIDIA GPU where there is one that this build can use, else the processor), cpu, cuda or cuda:N (a GPU by its number), ptxsim (a GPU in software, for tests) or ref (slow float64 oracle); or in R2_DEVICE."`
-	DType  string `name:"dtype" default:"auto" placeholder:"auto" help:"Type of frozen matrices: auto (as stored), f32, bf16."`
-	Acts   string `name:"activations" default:"f32" placeholder:"f32" help:"What the rows that meet a frozen matrix are rounded to: f32 (nothing is rounded), bf16 (faster, with --dtype bf16)."`
+	DType  string `name:"dtype" default:"auto" placeholder:"auto" help:"Type of frozen matrices: auto (as stored), f32, bf16, int8, int4 (the last two in blocks of 32)."`
+	Acts   string `name:"activations" default:"auto" placeholder:"auto" help:"What rows are rounded to where they meet a frozen matrix: f32 (not at all), bf16 (with bf16 matrices), int8 (with int8 and int4 ones), auto (f32, or int8 with --dtype int8 and int4)."`
 	Seed   uint64 `default:"0" help:"Fixes every random number."`
 }
 
@@ -68,29 +68,40 @@ func (f deviceFlags) open() (kernels.Backend, error) {
 // options are the loading options that --dtype and --activations stand for.
 func (f deviceFlags) options() (model.Options, error) {
 	var o model.Options
-	switch f.Acts {
-	case "f32":
-	case "bf16":
-		if f.DType == "f32" {
-			return o, usage("--activations bf16: the matrices must be bf16 too; add --dtype bf16")
-		}
-		o.Acts = kernels.BF16
-	default:
-		return o, usage("--activations %s: want f32 or bf16", f.Acts)
-	}
 	switch f.DType {
 	case "auto":
-		return o, nil
 	case "f32":
 		o.Convert, o.DType = true, weights.F32
-		return o, nil
 	case "bf16":
 		o.Convert, o.DType = true, weights.BF16
-		return o, nil
-	case "int8", "int4":
-		return model.Options{}, usage("--dtype %s: quantised matrices are not there yet; use auto, f32 or bf16", f.DType)
+	case "int8":
+		o.Convert, o.DType = true, weights.Q8_0
+	case "int4":
+		o.Convert, o.DType = true, weights.Q4_0
+	default:
+		return o, usage("--dtype %s: want auto, f32, bf16, int8 or int4", f.DType)
 	}
-	return model.Options{}, usage("--dtype %s: want auto, f32 or bf16", f.DType)
+	blocks := o.Convert && o.DType.Block() > 1
+	switch f.Acts {
+	case "auto":
+		if blocks {
+			o.Acts = kernels.I8
+		}
+	case "f32":
+	case "bf16":
+		o.Acts = kernels.BF16
+		if o.Convert && o.DType != weights.BF16 {
+			return o, usage("--activations bf16 go with --dtype bf16, not %s", f.DType)
+		}
+	case "int8":
+		o.Acts = kernels.I8
+		if o.Convert && !blocks {
+			return o, usage("--activations int8 go with --dtype int8 or int4, not %s", f.DType)
+		}
+	default:
+		return o, usage("--activations %s: want auto, f32, bf16 or int8", f.Acts)
+	}
+	return o, nil
 }
 
 // splitPair splits NAME=VALUE.

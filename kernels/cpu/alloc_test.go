@@ -29,6 +29,8 @@ func TestVectorOperationsDoNotAllocate(t *testing.T) {
 		}
 		exact := d.Load(kernels.Format{Type: kernels.BF16}, wide, wide, make([]byte, 2*wide*wide))
 		rounding := d.Load(kernels.Format{Type: kernels.BF16, Acts: kernels.BF16}, wide, wide, make([]byte, 2*wide*wide))
+		q8 := make([]byte, kernels.Q8_0.Bytes(wide*wide))
+		blocks, widened := d.Load(kernels.Format{Type: kernels.Q8_0, Acts: kernels.I8}, wide, wide, q8), d.Load(kernels.Format{Type: kernels.Q8_0}, wide, wide, q8)
 		for _, op := range []struct {
 			name string
 			run  func()
@@ -50,6 +52,9 @@ func TestVectorOperationsDoNotAllocate(t *testing.T) {
 			{"LogProbGrad", func() { d.LogProbGrad(out, x, one, ids, one, dist) }},
 			{"Linear", func() { d.Linear(out, x, exact, kernels.Tensor{}) }},
 			{"Linear by bf16", func() { d.Linear(out, x, rounding, kernels.Tensor{}) }},
+			{"Linear by int8", func() { d.Linear(out, x, blocks, kernels.Tensor{}) }},
+			{"Linear of blocks", func() { d.Linear(out, x, widened, kernels.Tensor{}) }},
+			{"LinearGrad of blocks", func() { d.LinearGrad(out, x, blocks) }},
 			{"LinearGrad by bf16", func() { d.LinearGrad(out, x, rounding) }},
 			{"Attention", func() { d.Attention(out, lse, x, k, v, a) }},
 			{"AttentionGrad", func() { d.AttentionGrad(y, dk, dv, z, out, lse, x, k, v, a) }},

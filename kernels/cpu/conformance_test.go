@@ -24,7 +24,11 @@ func TestThreads(t *testing.T) { kerneltest.Same(t, of(1), of(3)) }
 
 // Weights whose products round x.
 func TestFormats(t *testing.T) {
-	for _, f := range []kernels.Format{{Type: kernels.BF16, Acts: kernels.BF16}} {
+	formats := []kernels.Format{{Type: kernels.BF16, Acts: kernels.BF16}}
+	for _, typ := range []kernels.DType{kernels.Q8_0, kernels.Q4_0, kernels.Q4_1} {
+		formats = append(formats, kernels.Format{Type: typ}, kernels.Format{Type: typ, Acts: kernels.I8})
+	}
+	for _, f := range formats {
 		kerneltest.RunFormat(t, of(2), f)
 	}
 }

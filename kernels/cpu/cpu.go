@@ -29,11 +29,13 @@ type Device struct {
 	spans   spans
 	rounded []float32 // x in the type that a product rounds it to, grown and kept
 
-	linear     linearTask
-	rounding   rounding
-	linearGrad linearGradTask
-	matmul     matmulTask
-	embed      embedTask
+	linear      linearTask
+	rounding    rounding
+	blocks      blockLinear
+	roundBlocks blockRounding
+	linearGrad  linearGradTask
+	matmul      matmulTask
+	embed       embedTask
 	vectorTasks
 }
 

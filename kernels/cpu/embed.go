@@ -46,6 +46,12 @@ func (t *embedTask) span(lo, hi, _ int) {
 // row puts row n of w, widened, into out.
 func (w *weight) row(out []float32, n int) {
 	p, l := w.at(n/lanes, 0), n%lanes
+	if w.blocks != kernels.F32 {
+		for k := 0; k < len(out); k += lanes {
+			w.lane((*[lanes]float32)(out[k:]), w.at(n/lanes, k), l)
+		}
+		return
+	}
 	if w.pairs {
 		for k := range out {
 			out[k] = math.Float32frombits(uint32(*(*uint16)(unsafe.Add(p, k/2*linePair+4*l+k%2*2))) << 16)

@@ -19,6 +19,10 @@ var useNarrow = cpu.X86.HasAVX2 && cpu.X86.HasFMA
 // AMD's Zen 4), and not by two multiply-adds.
 var useDotBF16 = cpu.X86.HasAVX512BF16
 
+// useVNNI says that blocks of int8 are multiplied by VPDPBUSD (Intel's Cascade Lake, AMD's Zen 4), and
+// not by the twin: the instructions before it saturate.
+var useVNNI = cpu.X86.HasAVX512VNNI
+
 // pause tells the processor that this is a loop that waits.
 //
 //go:noescape

@@ -43,6 +43,16 @@ func (d *Device) Linear(out, x kernels.Tensor, w kernels.Weight, bias kernels.Te
 	if d.err != nil || len(o) == 0 || len(in) == 0 {
 		return
 	}
+	var added unsafe.Pointer
+	if !bias.Zero() {
+		added = unsafe.Pointer(&floats("Linear", bias)[0])
+	}
+	if wt.rounds {
+		d.blocks.w, d.blocks.rows = wt, x.Rows
+		d.blocks.out, d.blocks.outRow = unsafe.Pointer(&o[0]), 4*out.Stride
+		d.linearBlocks(unsafe.Pointer(&in[0]), 4*x.Stride, added)
+		return
+	}
 	t := &d.linear
 	t.d, t.w, t.rows = d, wt, x.Rows
 	t.x, t.xRow = unsafe.Pointer(&in[0]), 4*x.Stride
@@ -52,10 +62,7 @@ func (d *Device) Linear(out, x kernels.Tensor, w kernels.Weight, bias kernels.Te
 		t.terms, t.line = ceilDiv(w.Cols, 2), linePair
 	}
 	t.out, t.outRow = unsafe.Pointer(&o[0]), 4*out.Stride
-	t.bias = nil
-	if !bias.Zero() {
-		t.bias = unsafe.Pointer(&floats("Linear", bias)[0])
-	}
+	t.bias = added
 	t.plan(d.team.size)
 	t.next.Store(0)
 	if cost(x.Rows, w.Rows*w.Cols) < worthSharing {
@@ -146,7 +153,7 @@ type linearBlock struct {
 func (t *linearTask) block(r, rows, k, worker int) linearBlock {
 	b := linearBlock{r: r, rows: rows, k: k, terms: min(t.cutK, t.terms-k), x: unsafe.Add(t.x, r*t.xRow+4*k), xRow: t.xRow}
 	wide, copied := 0, 0
-	if t.w.bf16 && rows >= widenFrom {
+	if t.w.bf16 && rows >= widenFrom || t.w.blocks != kernels.F32 {
 		wide = t.cutK * lanes
 	}
 	if spreads(rows, t.xRow) {
@@ -177,7 +184,12 @@ func (t *linearTask) panel(b linearBlock, p int, next unsafe.Pointer) {
 	streamed := a.panel
 	if len(b.wide) > 0 {
 		m := move{dst: unsafe.Pointer(&b.wide[0]), src: a.panel, n: a.k}
-		m.widen()
+		if t.w.bf16 {
+			m.widen()
+		} else {
+			m.n /= kernels.BlockLen
+			t.w.widenBlocks(&m)
+		}
 		a.panel, a.line, bf16 = m.dst, lineF32, false
 	}
 	tiles := ceilDiv(b.rows, tileRows)
@@ -187,7 +199,7 @@ func (t *linearTask) panel(b linearBlock, p int, next unsafe.Pointer) {
 		a.x = unsafe.Add(b.x, lo*b.xRow)
 		a.out = unsafe.Add(t.out, (b.r+lo)*t.outRow+4*lanes*p)
 		switch {
-		case tiles == 1:
+		case tiles == 1 && t.w.blocks == kernels.F32:
 			a.ahead, a.aheadStep = uintptr(streamed)+prefetchFar, stream
 		case i < sharers && next != nil:
 			a.ahead, a.aheadStep = uintptr(next)+uintptr(i*size/sharers), stream/sharers

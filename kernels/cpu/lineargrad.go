@@ -85,8 +85,8 @@ func (t *linearGradTask) piece(lo, hi, first, last, worker int) {
 	if spreads(hi-lo, t.doutRow) {
 		copied = spreadSize(hi-lo, t.cutN)
 	}
-	space := t.d.workspace(worker, t.cutN*lanes+copied)
-	panel := unsafe.Pointer(&space[0])
+	space := t.d.workspace(worker, t.cutN*lanes+copied+lanes*lanes)
+	panel, wide := unsafe.Pointer(&space[0]), unsafe.Pointer(&space[t.cutN*lanes+copied])
 	for n := 0; n < t.w.rows; n += t.cutN {
 		k := min(t.cutN, t.w.rows-n)
 		x, row := unsafe.Add(t.dout, lo*t.doutRow+4*n), t.doutRow
@@ -95,7 +95,7 @@ func (t *linearGradTask) piece(lo, hi, first, last, worker int) {
 		}
 		for q := first; q < last; q++ {
 			for i := 0; i < k; i += lanes {
-				t.transpose(unsafe.Add(panel, i*lineF32), t.w.at((n+i)/lanes, q*lanes))
+				t.transpose(unsafe.Add(panel, i*lineF32), t.w.at((n+i)/lanes, q*lanes), wide)
 			}
 			a := tile{
 				panel: panel, k: k, line: lineF32, row: row, step: 4, outRow: t.row,
@@ -106,8 +106,13 @@ func (t *linearGradTask) piece(lo, hi, first, last, worker int) {
 	}
 }
 
-// transpose turns a block of 32 lines into 32 f32 lines.
-func (t *linearGradTask) transpose(to, from unsafe.Pointer) {
+// transpose turns a block of 32 lines into 32 f32 lines. wide is room for such a block.
+func (t *linearGradTask) transpose(to, from, wide unsafe.Pointer) {
+	if t.w.blocks != kernels.F32 {
+		m := move{dst: wide, src: from, n: 1}
+		t.w.widenBlocks(&m)
+		from = wide
+	}
 	for i := 0; i < lanes; i += 16 { // 16 lines become 16 lanes
 		if t.w.pairs { // 16 lanes become 16 lines
 			m := move{dst: unsafe.Add(to, i*lineF32), src: unsafe.Add(from, 4*i)}

@@ -15,8 +15,10 @@ import (
 type weight struct {
 	rows, cols int // outputs, inputs
 	bf16       bool
-	pairs      bool // of bf16 inputs, which take two lines' room: see linePair
-	line       int  // bytes of an input
+	pairs      bool          // of bf16 inputs, which take two lines' room: see linePair
+	blocks     kernels.DType // if not F32: the type of its blocks
+	rounds     bool          // x to blocks too
+	line       int           // bytes of an input
 	mem        block
 	freed      bool // or never had its memory
 }
@@ -46,16 +48,18 @@ func evenly(n, most int) int {
 
 // Load packs a frozen weight. Weights of type F16 are kept as f32.
 func (d *Device) Load(f kernels.Format, rows, cols int, src ...[]byte) kernels.Weight {
-	w := &weight{rows: rows, cols: cols, line: lineF32}
-	switch f {
-	case kernels.Format{Type: kernels.F32}, kernels.Format{Type: kernels.F16}:
-	case kernels.Format{Type: kernels.BF16}:
-		w.bf16, w.line = true, lineBF16
-	case kernels.Format{Type: kernels.BF16, Acts: kernels.BF16}:
-		w.pairs, w.line = true, linePair/2
-	default:
+	if !d.Holds(f) {
 		d.fail(fmt.Errorf("cpu: there is no product with weights of %v", f))
 		return kernels.Weight{Buf: &weight{freed: true}, Rows: rows, Cols: cols, Format: f}
+	}
+	w := &weight{rows: rows, cols: cols, line: lineF32}
+	switch {
+	case f.Type.Blocks():
+		w.blocks, w.rounds, w.line = f.Type, f.Acts == kernels.I8, f.Type.Bytes(lanes)
+	case f.Acts == kernels.BF16:
+		w.pairs, w.line = true, linePair/2
+	case f.Type == kernels.BF16:
+		w.bf16, w.line = true, lineBF16
 	}
 	table := rowsOf(f.Type, rows, cols, src)
 	var err error
@@ -68,9 +72,23 @@ func (d *Device) Load(f kernels.Format, rows, cols int, src ...[]byte) kernels.W
 	return kernels.Weight{Buf: w, Rows: rows, Cols: cols, Format: f}
 }
 
+// Holds reports whether Load takes weights of f.
+func (d *Device) Holds(f kernels.Format) bool {
+	switch f.Type {
+	case kernels.F32, kernels.F16:
+		return f.Acts == kernels.F32
+	case kernels.BF16:
+		return f.Acts == kernels.F32 || f.Acts == kernels.BF16
+	}
+	return f.Type.Blocks() && (f.Acts == kernels.F32 || f.Acts == kernels.I8)
+}
+
 // rowsOf cuts the parts of src into rows.
 func rowsOf(t kernels.DType, rows, cols int, src [][]byte) [][]byte {
-	n := cols * t.Size()
+	if t.Blocks() && cols%kernels.BlockLen != 0 {
+		panic(fmt.Sprintf("cpu: Load: %d columns are not whole blocks of %s", cols, t))
+	}
+	n := t.Bytes(cols)
 	table := make([][]byte, 0, max(rows, 0))
 	for i, part := range src {
 		if rows < 0 || cols <= 0 || len(part)%n != 0 {
@@ -121,6 +139,9 @@ func (p *packing) span(lo, hi, _ int) {
 			n := min(lanes, p.w.cols-k)
 			for l, row := range rows {
 				switch {
+				case p.w.blocks != kernels.F32:
+					size := p.typ.Bytes(lanes)
+					packBlock(p.typ, p.w.at(i, k), l, row[k/lanes*size:][:size])
 				case p.w.pairs:
 					packPairs((*[lanes * lanes]uint16)(p.w.at(i, k)), l, row[2*k:2*(k+n)])
 				case p.typ == kernels.BF16:

@@ -106,7 +106,7 @@ func (d *Device) Unload(w k.Weight) {
 // Load keeps f32 row by row, bf16 in tiles (see linear.cu), and f16 as f32, which it is a part of.
 func (d *Device) Load(f k.Format, rows, cols int, src ...[]byte) k.Weight {
 	t := f.Type
-	if t != k.F32 && t != k.BF16 && t != k.F16 || f.Acts != k.F32 {
+	if !d.Holds(f) {
 		d.fail(fmt.Errorf("cuda: there are no weights of %v yet: only f32, bf16 and f16, and products that round nothing", f))
 		return k.Weight{Buf: &memory{}, Rows: rows, Cols: cols, Format: f}
 	}
@@ -134,6 +134,11 @@ func (d *Device) Load(f k.Format, rows, cols int, src ...[]byte) k.Weight {
 		}
 	}
 	return w
+}
+
+// Holds reports whether Load takes weights of f.
+func (d *Device) Holds(f k.Format) bool {
+	return (f.Type == k.F32 || f.Type == k.BF16 || f.Type == k.F16) && f.Acts == k.F32
 }
 
 // loadPiece is the most bytes of a weight that are brought to the device at a time.

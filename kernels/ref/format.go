@@ -34,10 +34,15 @@ func (d *Device) Load(f k.Format, rows, cols int, src ...[]byte) k.Weight {
 	if len(b) != rows*cols {
 		panic(fmt.Sprintf("ref: Load: the parts hold %d rows of %d, not %d", len(b)/cols, cols, rows))
 	}
-	if f.Acts != k.F32 && !(f.Acts == k.BF16 && f.Type == k.BF16) && !(f.Acts == k.I8 && f.Type.Blocks()) {
+	if !d.Holds(f) {
 		d.fail("Load", 0, "there is no product of %v weights with rows rounded to %v", f.Type, f.Acts)
 	}
 	return k.Weight{Buf: b, Rows: rows, Cols: cols, Format: f}
+}
+
+// Holds reports whether there is a product of weights of f with x rounded as f says.
+func (d *Device) Holds(f k.Format) bool {
+	return f.Acts == k.F32 || f.Acts == k.BF16 && f.Type == k.BF16 || f.Acts == k.I8 && f.Type.Blocks()
 }
 
 // elements are the first element, or the first block, of src.

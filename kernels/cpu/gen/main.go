@@ -1,5 +1,5 @@
-// Command gen writes the matrix product's assembly, tile_amd64.s, and its declarations, tile_amd64.go,
-// into the directory it is run in.
+// Command gen writes the matrix product's assembly, tile_amd64.s and blocks_amd64.s, and the tiles'
+// declarations, tile_amd64.go, into the directory it is run in.
 package main
 
 import (
@@ -48,7 +48,13 @@ func files() map[string]string {
 	a.transposePairs()
 	a.round()
 	a.roofs()
-	return map[string]string{"tile_amd64.s": a.String(), "tile_amd64.go": declarations()}
+	blocks := assembly{}
+	blocks.WriteString(header + "#include \"textflag.h\"\n\n// See blocks.go for the arguments, whose offsets are used here.\n")
+	blocks.blockDots()
+	blocks.blockStore()
+	blocks.blockWiden()
+	blocks.blockRound()
+	return map[string]string{"tile_amd64.s": a.String(), "tile_amd64.go": declarations(), "blocks_amd64.s": blocks.String()}
 }
 
 // An assembly is the text of a file of functions.
