@@ -147,6 +147,14 @@ func (c *Constraint) Next(state, id int32) (next int32, done, ok bool) {
 	return next, c.m.ends(next), true
 }
 
+// Full reports whether so much has been worked out that a new form should take c's place: further completions
+// might bring it to its bound.
+func (c *Constraint) Full() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.m.bytes > manyBytes/2 || c.m.err != nil
+}
+
 // Err says that a form has grown beyond what is kept, after which more is forbidden than it should be.
 func (c *Constraint) Err() error {
 	c.mu.Lock()

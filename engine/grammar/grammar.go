@@ -69,7 +69,6 @@ type machine struct {
 	key    []byte
 	bytes  int // that the states take
 	steps  int // since rest
-	worst  int
 	err    error
 }
 
@@ -123,6 +122,7 @@ func (m *machine) push(c config) int32 {
 		return i
 	}
 	m.stacks = append(m.stacks, c)
+	m.bytes += 40
 	i := int32(len(m.stacks) - 1)
 	m.deeper[c] = i
 	return i

@@ -106,6 +106,29 @@ func TestBombs(t *testing.T) {
 	}
 }
 
+// A form that is used for ever more texts is full before it fails.
+func TestFull(t *testing.T) {
+	v := byteVocabulary()
+	c := NewConstraint(JSONObject(), v)
+	mask := make([]uint32, (v.size+31)/32)
+	rng := rand.New(rand.NewPCG(3, 4))
+	for texts := 0; !c.Full(); texts++ {
+		state := int32(0)
+		for _, b := range []byte(`{"":`) {
+			state, _, _ = c.Next(state, int32(b))
+		}
+		for range 3000 { // a nest of lists and objects that is like no other
+			for _, b := range []byte([]string{`[`, `{"":`}[rng.IntN(2)]) {
+				state, _, _ = c.Next(state, int32(b))
+			}
+		}
+		c.Allow(state, mask)
+		if err := c.Err(); err != nil || mask['{'/32]>>('{'%32)&1 == 0 {
+			t.Fatalf("text %d: %v", texts, err)
+		}
+	}
+}
+
 // An enumeration of many values is taken as a tree.
 func TestManyValues(t *testing.T) {
 	var all []string

@@ -48,7 +48,7 @@ func (f *Forms) Form(r router.Request) (sample.Form, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if form, ok := f.known[key]; ok && form.Err() == nil {
+	if form, ok := f.known[key]; ok && !form.Full() {
 		return form, nil
 	}
 	g, err := compile()
