@@ -35,6 +35,7 @@ type attention struct {
 type batch struct {
 	seq, token      int
 	members, shared int
+	kv, heads       int // the first of its key heads, and how many
 }
 
 // A view32 is an I32 tensor's elements.
@@ -46,6 +47,8 @@ type view32 struct {
 const (
 	pieceRows   = 4 * tileRows // query rows of one sequence that share a transposition of the keys
 	pieceBytes  = 512 << 10    // of their scores, at most, where there is more than one token
+	leastRows   = 8            // of a batch of sequences that is cut off for another worker's sake
+	batchBytes  = 4 << 20      // of the scores of a batch of sequences, at most, where there are more than one
 	valueRun    = 64           // keys whose values serve all tiles of a piece before the next ones do
 	attendAlone = 1 << 18      // products of q and k that the caller does alone
 )
@@ -65,9 +68,9 @@ func (d *Device) Attention(out, lse, q, k, v kernels.Tensor, a kernels.Attn) {
 	}
 	if longest, ok := t.check("Attention", q.Rows, k.Rows); ok {
 		t.cut(longest)
-		t.plan()
-		d.reserve(t.space(max(tileRows, t.tokens*t.group), scoreStride(longest)))
-		n, grain := len(t.batches)*t.KVHeads, 1
+		t.plan(longest)
+		d.reserve(t.space(t.most(), scoreStride(longest)))
+		n, grain := len(t.batches), 1
 		if q.Rows*longest*q.Cols <= attendAlone {
 			grain = n
 		}
@@ -161,27 +164,34 @@ func (t *attention) cut(longest int) {
 	t.tokens = max(1, min(rows/t.group, t.MaxQueries))
 }
 
-// plan makes the batches.
-func (t *attention) plan() {
+// plan makes the batches, of sequences of at most so many keys.
+func (t *attention) plan(longest int) {
 	for s := range t.sequences {
 		queries := t.starts.at(s+1) - t.starts.at(s)
 		if queries == 1 && t.join(s) {
 			continue
 		}
-		for token := 0; token < queries; token += t.tokens {
-			t.batches = append(t.batches, batch{s, token, 1, t.lengths.at(s)})
+		b := batch{seq: s, members: 1, shared: t.lengths.at(s), heads: 1}
+		if t.single(b) {
+			b.heads = t.KVHeads
+		}
+		for ; b.token < queries; b.token += t.tokens {
+			for b.kv = 0; b.kv < t.KVHeads; b.kv += b.heads {
+				t.batches = append(t.batches, b)
+			}
 		}
 	}
+	t.split(longest)
 }
 
-// join makes sequence s, which has one token, a member of the last batch, if that is worth it: rows must fit
-// a tile, and together they must have no fewer shared keys to walk for free.
+// join makes sequence s, which has one token, a member of the last batch, if that is worth it: together they
+// must have no fewer shared keys to walk for free.
 func (t *attention) join(s int) bool {
-	if t.Pages.Zero() || len(t.batches) == 0 {
+	if len(t.batches) == 0 {
 		return false
 	}
 	b := &t.batches[len(t.batches)-1]
-	if b.seq+b.members != s || t.starts.at(b.seq+1)-t.starts.at(b.seq) != 1 || (b.members+1)*t.group > tileRows {
+	if b.seq+b.members != s || !t.single(*b) {
 		return false
 	}
 	shared := min(b.shared, t.common(b.seq, s))
@@ -190,6 +200,40 @@ func (t *attention) join(s int) bool {
 	}
 	b.members, b.shared = b.members+1, shared
 	return true
+}
+
+// single reports whether b is of sequences of one token that have pages.
+func (t *attention) single(b batch) bool {
+	return !t.Pages.Zero() && t.starts.at(b.seq+1)-t.starts.at(b.seq) == 1
+}
+
+// split cuts batches of many members into equal ones, as many for every worker, and when there are few batches
+// those of single tokens by key heads.
+func (t *attention) split(longest int) {
+	workers := t.d.team.size
+	for i, b := range t.batches {
+		rows := b.members * t.group
+		n := min(ceilDiv(ceilDiv(rows, pieceRows), workers)*workers, ceilDiv(rows, leastRows))
+		n = min(max(n, ceilDiv(4*rows*b.heads*longest, batchBytes)), b.members)
+		t.batches[i].members = b.members / n
+		for j := 1; j < n; j++ {
+			part := b
+			part.seq, part.members = b.seq+b.members*j/n, b.members*(j+1)/n-b.members*j/n
+			t.batches = append(t.batches, part)
+		}
+	}
+	if n := len(t.batches); n%workers == 0 || n > 4*workers {
+		return
+	}
+	for i, b := range t.batches {
+		if t.single(b) {
+			t.batches[i].heads = 1
+			for part := b; part.kv+1 < b.kv+b.heads; {
+				part.kv, part.heads = part.kv+1, 1
+				t.batches = append(t.batches, part)
+			}
+		}
+	}
 }
 
 // common is how many keys sequences a and b begin with that are in the same pages.
@@ -202,48 +246,41 @@ func (t *attention) common(a, b int) (keys int) {
 	return min(keys, least)
 }
 
+// most is the rows of the largest batch.
+func (t *attention) most() (rows int) {
+	for _, b := range t.batches {
+		n := min(t.tokens, t.starts.at(b.seq+1)-t.starts.at(b.seq))
+		rows = max(rows, max(b.members, n)*t.group*b.heads)
+	}
+	return rows
+}
+
 // span does batches, the last ones first: later tokens of a sequence see more keys.
 func (t *attention) span(lo, hi, worker int) {
 	for i := lo; i < hi; i++ {
-		t.attend(t.batches[len(t.batches)-1-i/t.KVHeads], i%t.KVHeads, worker)
+		if b := t.batches[len(t.batches)-1-i]; t.single(b) {
+			t.next(b, worker)
+		} else {
+			t.attend(b, worker)
+		}
 	}
 }
 
-func (t *attention) attend(b batch, kv, worker int) {
-	hd, p, own := t.HeadDim, t.piece(b.seq, kv, b.token), 0
-	if b.members > 1 {
-		own = b.members
-		p = t.together(b, kv)
-	}
+// attend computes a batch of tokens of one sequence.
+func (t *attention) attend(b batch, worker int) {
+	hd, p := t.HeadDim, t.piece(b.seq, b.kv, b.token)
 	space := t.d.workspace(worker, t.space(p.rows, p.ss))
 	q, space := space[:p.rows*hd], space[p.rows*hd:]
 	o, space := space[:p.rows*hd], space[p.rows*hd:]
 	s, space := space[:p.rows*p.ss], space[p.rows*p.ss:]
 	p.gather(q, t.q)
 	p.dots(s, q, t.k, space)
-	for i := range own {
-		m := t.apart(b, i, kv, p.ss)
-		m.dots(s[i*t.group*p.ss:], q[i*t.group*hd:], t.k, space)
-	}
 	for r := range p.rows {
-		n := p.keys(r)
-		if own > 0 {
-			n = t.lengths.at(b.seq + r/t.group)
-		}
-		q[r] = t.softmax(s[r*p.ss:][:n], p.first+r/t.group, kv*t.group+r%t.group) // q has done its part
+		q[r] = t.softmax(s[r*p.ss:][:p.keys(r)], p.first+r/t.group, b.kv*t.group+r%t.group) // q has done its part
 	}
 	clear(o)
 	p.blend(o, s, t.v)
-	for i := range own {
-		m := t.apart(b, i, kv, p.ss)
-		m.blend(o[i*t.group*hd:], s[i*t.group*p.ss:], t.v)
-	}
-	for r := 0; r < p.rows; {
-		for out := p.queries(t.out, r/t.group); len(out) > 0; out = out[hd:] {
-			scale(out[:hd], o[r*hd:][:hd], q[r])
-			r++
-		}
-	}
+	p.put(o, q)
 }
 
 // softmax turns scores into exponentials, keeps the log-sum-exp of the tensor row and head, and gives what

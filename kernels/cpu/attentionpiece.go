@@ -12,10 +12,11 @@ type piece struct {
 	shared     int // keys that come before the sequence's own
 	leader     int // tensor row of the first of these
 	rows       int
-	per        int // rows that see equally many keys
-	keys0      int // keys that the first rows see; the next ones see one more
-	from, last int // the keys of the run are from … last-1, and the last rows see them all
-	ss         int // from one row of scores to the next
+	per        int   // rows that see equally many keys
+	keys0      int   // keys that the first rows see; the next ones see one more
+	from, last int   // the keys of the run are from … last-1, and the last rows see them all
+	ss         int   // from one row of scores to the next
+	feed       *feed // what the tiles ask for, if anything
 }
 
 // piece is the tokens of sequence s from a token on, with all their keys; it has no rows when the sequence
@@ -106,19 +107,27 @@ func (p *piece) tile(r int) int {
 // dots sets s[r][j] to the dot product of row r of x and key row j of m, for all keys j of the run that row
 // r sees, and maybe for some that it does not. space holds a panel and 16 rows.
 func (p *piece) dots(s, x []float32, m view, space []float32) {
-	hd := p.HeadDim
-	panel, rows := space[:panelLines(hd)*lanes], space[panelLines(hd)*lanes:]
 	p.prefetch(m, p.from, lanes)
 	for j := p.from; j < p.last; j += lanes {
-		n := min(lanes, p.last-j)
 		p.prefetch(m, j+lanes, lanes)
-		for l := 0; l < n; l += 16 {
-			p.transpose(panel[l:], m, j+l, min(16, n-l), rows)
-		}
-		for r := 0; r < p.rows; r = p.tile(r) {
-			if end := p.tile(r); p.keys(end-1) > j {
-				(&lines{c: s[r*p.ss+j:], cs: p.ss, x: x[r*hd:], xs: hd, xk: 1, w: panel, ws: lanes}).run(end-r, n, hd)
-			}
+		p.score(s, x, m, j, space)
+	}
+}
+
+// score is dots of keys j … j+31.
+func (p *piece) score(s, x []float32, m view, j int, space []float32) {
+	hd, n := p.HeadDim, min(lanes, p.last-j)
+	panel, rows := space[:panelLines(hd)*lanes], space[panelLines(hd)*lanes:]
+	for l := 0; l < n; l += 16 {
+		p.transpose(panel[l:], m, j+l, min(16, n-l), rows)
+	}
+	_, _ = s[(p.rows-1)*p.ss+j+n-1], x[p.rows*hd-1]
+	t := tile{panel: unsafe.Pointer(&panel[0]), k: hd, line: lineF32, row: 4 * hd, step: 4, outRow: 4 * p.ss, mask: maskOf(n), alpha: 1}
+	for r := 0; r < p.rows; r = p.tile(r) {
+		if end := p.tile(r); p.keys(end-1) > j {
+			t.x, t.out = unsafe.Pointer(&x[r*hd]), unsafe.Pointer(&s[r*p.ss+j])
+			p.feed.take(&t, hd)
+			t.f32(end - r)
 		}
 	}
 }
@@ -158,17 +167,45 @@ func (p *piece) blend(o, s []float32, m view) {
 		for r := 0; r < p.rows; r = p.tile(r) {
 			end := p.tile(r)
 			whole := max(0, min(n, p.keys(r)-j)) // keys that every row of the tile sees
-			t := lines{c: o[r*hd:], cs: hd, x: s[r*p.ss+j:], xs: p.ss, xk: 1, w: w, ws: m.stride, add: true}
-			t.run(end-r, hd, whole)
+			p.weigh(o, s[j:], w, m.stride, r, end, whole)
 			for i := whole; i < n; i++ { // the others: only the rows that see key j+i
 				f := max(r, (j+i+1-p.keys0)*p.per)
 				if f >= end {
 					break
 				}
-				t = lines{c: o[f*hd:], cs: hd, x: s[f*p.ss+j+i:], xs: p.ss, xk: 1, w: w[i*m.stride:], ws: m.stride, add: true}
-				t.run(end-f, hd, 1)
+				p.weigh(o, s[j+i:], w[i*m.stride:], m.stride, f, end, 1)
 			}
 		}
 		j += n
+	}
+}
+
+// weigh adds to rows lo … hi-1 of o the n rows of w, stride elements apart, times the first n of those rows of s.
+func (p *piece) weigh(o, s, w []float32, stride, lo, hi, n int) {
+	hd := p.HeadDim
+	if n <= 0 {
+		return
+	}
+	_, _, _ = o[hi*hd-1], s[(hi-1)*p.ss+n-1], w[(n-1)*stride+hd-1]
+	t := tile{k: n, line: 4 * stride, row: 4 * p.ss, step: 4, outRow: 4 * hd, start: 1, alpha: 1}
+	for l := 0; l < hd; l += lanes {
+		t.panel, t.mask = unsafe.Pointer(&w[l]), maskOf(hd-l)
+		for r := lo; r < hi; {
+			end := min(p.tile(r), hi)
+			t.x, t.out = unsafe.Pointer(&s[r*p.ss]), unsafe.Pointer(&o[r*hd+l])
+			p.feed.take(&t, n)
+			t.f32(end - r)
+			r = end
+		}
+	}
+}
+
+// put sets the rows of the output to those of o, each times its scale.
+func (p *piece) put(o, by []float32) {
+	for r := 0; r < p.rows; {
+		for out := p.queries(p.out, r/p.group); len(out) > 0; out = out[p.HeadDim:] {
+			scale(out[:p.HeadDim], o[r*p.HeadDim:][:p.HeadDim], by[r])
+			r++
+		}
 	}
 }

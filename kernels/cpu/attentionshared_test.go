@@ -83,26 +83,36 @@ func (h headsCase) next(t *testing.T, d *Device, r *rand.Rand, size int, samples
 	return flat(o), flat(l)
 }
 
-// Neighbours that share pages are computed together, up to a tile's rows.
+// Neighbours that share pages are computed together, in as many batches as there are workers; a few batches
+// that workers cannot share evenly are cut by key heads.
 func TestAttentionPlan(t *testing.T) {
-	d := New(1)
 	const size = 4
 	pages := [][]int32{{0, 1, 2, 3}, {0, 1, 2, 4}, {0, 1, 2, 5}, {0, 1, 2, 6}, {0, 1, 2, 7}, {8, 9, 10, 11}, {0, 1, 2, 12}, {0, 9, 10, 13}}
 	lengths := []int32{15, 13, 16, 14, 13, 13, 13, 16}
-	a := headsCase{9, 3, 8}.attn() // three rows a sequence: four fit a tile
+	a := headsCase{9, 3, 8}.attn()
 	var flatPages, starts []int32
 	for i, p := range pages {
 		flatPages, starts = append(flatPages, p...), append(starts, int32(i))
 	}
-	a.Starts, a.Lengths = i32(d, 1, append(starts, int32(len(pages)))...), i32(d, 1, lengths...)
-	a.Pages, a.PageSize, a.MaxQueries = i32(d, 4, flatPages...), size, 1
-	x := d.New(kernels.F32, 64, 24)
-	at := &attention{}
-	at.begin("test", d, x, x, x, a)
-	at.cut(16)
-	at.plan()
-	want := []batch{{0, 0, 4, 12}, {4, 0, 1, 13}, {5, 0, 1, 13}, {6, 0, 1, 13}, {7, 0, 1, 16}}
-	if fmt.Sprint(at.batches) != fmt.Sprint(want) {
-		t.Errorf("batches %v, want %v", at.batches, want)
+	for _, c := range []struct {
+		threads, sequences int
+		want               []batch // first sequence and token, members, shared keys, first key head and how many
+	}{
+		{1, 8, []batch{{0, 0, 5, 12, 0, 3}, {5, 0, 1, 13, 0, 3}, {6, 0, 1, 13, 0, 3}, {7, 0, 1, 16, 0, 3}}},
+		{2, 5, []batch{{0, 0, 2, 12, 0, 3}, {2, 0, 3, 12, 0, 3}}},
+		{2, 1, []batch{{0, 0, 1, 15, 0, 1}, {0, 0, 1, 15, 1, 1}, {0, 0, 1, 15, 2, 1}}},
+	} {
+		d := New(c.threads)
+		a.Starts, a.Lengths = i32(d, 1, append(starts[:c.sequences:c.sequences], int32(c.sequences))...), i32(d, 1, lengths[:c.sequences]...)
+		a.Pages, a.PageSize, a.MaxQueries = i32(d, 4, flatPages[:4*c.sequences]...), size, 1
+		x := d.New(kernels.F32, 64, 24)
+		at := &attention{}
+		at.begin("test", d, x, x, x, a)
+		at.cut(16)
+		at.plan(16)
+		if fmt.Sprint(at.batches) != fmt.Sprint(c.want) {
+			t.Errorf("%d threads: batches %v, want %v", c.threads, at.batches, c.want)
+		}
+		d.Close()
 	}
 }

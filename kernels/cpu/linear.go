@@ -2,7 +2,6 @@ package cpu
 
 import (
 	"fmt"
-	"sync/atomic"
 	"unsafe"
 
 	"github.com/r2-reasoner/r2/kernels"
@@ -29,8 +28,8 @@ type linearTask struct {
 	xRow, outRow        int // bytes
 	cutRows, cutK       int // a block of x
 	splits, runs, chunk int // the pieces: splits of the rows × runs of chunk panels
-	next                atomic.Int64
-	d                   *Device
+	claims
+	d *Device
 }
 
 // Linear sets out = x·wᵀ + bias. Each element is one sum from 0, k ascending, one rounding a term; the
@@ -64,7 +63,7 @@ func (d *Device) Linear(out, x kernels.Tensor, w kernels.Weight, bias kernels.Te
 	t.out, t.outRow = unsafe.Pointer(&o[0]), 4*out.Stride
 	t.bias = added
 	t.plan(d.team.size)
-	t.next.Store(0)
+	t.begin(t.splits*t.runs, d.team.size)
 	if cost(x.Rows, w.Rows*w.Cols) < worthSharing {
 		t.work(0)
 	} else {
@@ -100,18 +99,18 @@ func (t *linearTask) plan(threads int) {
 // work takes pieces until none is left. The next piece is claimed before this one is worked on, so that
 // what is prefetched is what this worker does next.
 func (t *linearTask) work(worker int) {
-	n := t.splits * t.runs
-	for i, j := t.claim(), t.claim(); i < n; i, j = j, t.claim() {
+	i, ok := t.claim(worker)
+	for ok {
+		j, more := t.claim(worker)
 		following := unsafe.Pointer(nil)
-		if j < n {
+		if more {
 			following = t.w.at(j%t.runs*t.chunk, 0)
 		}
 		s := i / t.runs
 		t.piece(t.rows*s/t.splits, t.rows*(s+1)/t.splits, i%t.runs*t.chunk, following, worker)
+		i, ok = j, more
 	}
 }
-
-func (t *linearTask) claim() int { return int(t.next.Add(1)) - 1 }
 
 // piece computes rows lo … hi-1 of a run of panels from first on: block by block, every panel of the
 // run over each block. following is the panel that comes after the run, if one does.

@@ -146,7 +146,7 @@ func (d *Device) share(n, grain int, t spanTask) {
 		return
 	}
 	d.spans.of, d.spans.n, d.spans.grain = t, n, grain
-	d.spans.next.Store(0)
+	d.spans.begin(ceilDiv(n, grain), d.team.size)
 	d.run(&d.spans)
 	d.spans.of = nil
 }
@@ -155,15 +155,53 @@ func (d *Device) share(n, grain int, t spanTask) {
 type spans struct {
 	of       spanTask
 	n, grain int
-	next     atomic.Int64
+	claims
 }
 
 func (s *spans) work(worker int) {
 	for {
-		lo := int(s.next.Add(int64(s.grain))) - s.grain
-		if lo >= s.n {
+		i, ok := s.claim(worker)
+		if !ok {
 			return
 		}
-		s.of.span(lo, min(lo+s.grain, s.n), worker)
+		s.of.span(i*s.grain, min((i+1)*s.grain, s.n), worker)
 	}
+}
+
+// claims hands out 0 … n-1 to workers: to each neighbours of its own, the same in every call of one n, and
+// when those are gone what others have left. So what a worker comes to lies behind what it had before, and its
+// caches hold what they held when it last did the same.
+type claims struct {
+	n      int
+	shares []share
+}
+
+// A share is the first that nobody has taken of the neighbours meant for a worker.
+type share struct {
+	next atomic.Int64
+	_    [cacheLine - 8]byte
+}
+
+func (c *claims) begin(n, workers int) {
+	if len(c.shares) != workers {
+		c.shares = make([]share, workers)
+	}
+	c.n = n
+	for w := range c.shares {
+		c.shares[w].next.Store(int64(n * w / workers))
+	}
+}
+
+func (c *claims) claim(worker int) (i int, ok bool) {
+	workers := len(c.shares)
+	for j := range workers {
+		w := (worker + j) % workers
+		s, end := &c.shares[w], int64(c.n*(w+1)/workers)
+		if s.next.Load() < end {
+			if i := s.next.Add(1) - 1; i < end {
+				return int(i), true
+			}
+		}
+	}
+	return 0, false
 }

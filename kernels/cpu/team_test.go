@@ -41,6 +41,22 @@ func TestShareDoesEverythingOnce(t *testing.T) {
 	}
 }
 
+// A worker gets its own neighbours in order, and then what others have left.
+func TestClaims(t *testing.T) {
+	var c claims
+	c.begin(7, 3) // 0 1, 2 3, 4 5 6
+	for _, want := range []struct{ worker, i int }{{1, 2}, {0, 0}, {1, 3}, {1, 4}, {2, 5}, {0, 1}, {0, 6}} {
+		if i, ok := c.claim(want.worker); i != want.i || !ok {
+			t.Fatalf("worker %d gets %d (%v), want %d", want.worker, i, ok, want.i)
+		}
+	}
+	for worker := range 3 {
+		if i, ok := c.claim(worker); ok {
+			t.Errorf("worker %d gets %d, and all is done", worker, i)
+		}
+	}
+}
+
 // meeting ends only when two workers are at it at the same time.
 type meeting struct{ met sync.WaitGroup }
 

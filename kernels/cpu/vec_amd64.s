@@ -1297,7 +1297,7 @@ TEXT ·prefetchAVX(SB), NOSPLIT, $0-32
 row:
 	XORQ BX, BX
 line:
-	PREFETCHT0 (SI)(BX*1)
+	PREFETCHT1 (SI)(BX*1)
 	ADDQ $64, BX
 	CMPQ BX, R8
 	JLT line

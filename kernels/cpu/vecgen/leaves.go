@@ -228,7 +228,7 @@ func prefetch() {
 	label("row")
 	p("XORQ BX, BX")
 	label("line")
-	p("PREFETCHT0 (SI)(BX*1)")
+	p("PREFETCHT1 (SI)(BX*1)")
 	p("ADDQ $64, BX")
 	p("CMPQ BX, R8")
 	p("JLT line")
