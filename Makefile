@@ -47,10 +47,16 @@ ptx: $(NVRTC) ## compile the GPU kernels to the PTX that is committed, and say w
 ptx-check: $(NVRTC) ## fail when the committed PTX is stale or a kernel spills registers
 	$(GO) run ./kernels/cuda/ptx/gen -dir kernels/cuda/ptx -check
 
+SMOLLM2 = ../shared/models/smollm2-135m-instruct
+
+peers: build ## compare with PEFT, transformers and TRL, which are fetched (6 GB): adapters, merged weights, losses
+	python3 bench/peers/peft_load.py --model $(SMOLLM2)
+	python3 bench/peers/trl_sft.py --model $(SMOLLM2) --data ../shared/data/gsm8k/train.jsonl
+
 miniature: build ## train the models that r2 demo ships, from SCAN (about 15 minutes on two cores)
 	bash bench/miniature/recipe.sh
 
 ci: ## what .ci/run runs
 	bash .ci/run
 
-.PHONY: help build build-gpu test race soak grid fuzz bench vet nvrtc ptx ptx-check miniature ci
+.PHONY: help build build-gpu test race soak grid fuzz bench vet nvrtc ptx ptx-check peers miniature ci
