@@ -1,54 +1,139 @@
 #!/usr/bin/env python3
-"""Does GRPO teach? The shipped decomposer's adapter is spoilt (its scale is tripled and turned round), and
-GRPO, from three seeds, trains it with one thing to go by: whether the router reaches SCAN's answer by
-the plan it wrote.
+"""Does GRPO teach? Policies that do a task some of the time, trained from three seeds with nothing to go by but a checker.
 
-    python3 bench/learning.py --r2 bin/r2 --out bench/results/learning.json
+    make build && python3 bench/learning.py --out bench/results/learning.json
+    python3 bench/learning.py --tasks sums --model SmolLM2-135M-Instruct.Q4_1.gguf --steps 200 --seeds 1 --out bench/results/sums.json
 
-Reward is the mean over the completions drawn in training, of the first and of the last steps of a run;
-the interval of the rise is Student's, over the seeds, 95 %.
+  scan        the largest of the demo's models after a short supervised training on SCAN commands of which a third are
+              answered rightly, a third backwards and a third with an action too many; reward 1 for SCAN's answer
+  sums        --model after a short supervised training on sums of two digits, written in three ways ("7",
+              "<answer>7</answer>", "The answer is 7."); reward 1 for the right sum in the second
+  decomposer  the demo's decomposer with its adapter spoilt (its scale tripled and turned round); reward 1 where the router
+              reaches SCAN's answer by the plan it wrote
+
+Reward is the mean over the completions drawn in training, of the first and of the last steps of a run; the interval of
+the rise is Student's, over the seeds, 95 %. Parity is the largest of all steps.
 """
-import argparse, datetime, json, math, os, shutil, statistics, subprocess, sys, tempfile
+import argparse
+import datetime
+import json
+import math
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
 
-p = argparse.ArgumentParser()
-p.add_argument("--r2", default="bin/r2")
-p.add_argument("--out", required=True)
-p.add_argument("--steps", type=int, default=30)
-p.add_argument("--window", type=int, default=3, help="steps that a mean is taken over")
-p.add_argument("--scale", type=float, default=-3, help="what the adapter's scale is multiplied by")
-a = p.parse_args()
-mini = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "cmd", "r2", "miniature")
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
+MINI = os.path.join(ROOT, "cmd", "r2", "miniature")
+STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # by the number of seeds
 
-with tempfile.TemporaryDirectory() as work:
+
+def run(*command):
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def write(path, rows):
+    with open(path, "w") as f:
+        f.writelines(json.dumps(r) + "\n" for r in rows)
+    return path
+
+
+def scan(a, work):
+    run("go", "run", os.path.join(ROOT, "bench", "miniature"), "data", work + "/scan")
+    with open(work + "/scan/maxi.jsonl") as f:
+        rows = [json.loads(line)["messages"] for line in f]
+    rng, mixed = random.Random(7), []
+    rng.shuffle(rows)
+    for (question, answer) in rows[:2000]:
+        acts = answer["content"].split()
+        acts = rng.choice([acts, acts[::-1], acts + acts[-1:]])
+        mixed.append({"messages": [question, {"role": "assistant", "content": " " + " ".join(acts)}]})
+    model = os.path.join(MINI, "maxi")
+    run(a.r2, "sft", "--model", model, "--data", write(work + "/mixed.jsonl", mixed), "--steps", "120", "--batch", "32", "--lr", "2e-3",
+        "--schedule", "cosine", "--lora", "r=16,alpha=32", "--out", work + "/begin", "-q")
+    return ["--model", model, "--init-adapter", work + "/begin/adapter", "--task", "scan", "--prompts", "16", "--samples", "8", "--max-tokens", "64",
+            "--lr", "1e-3", "--kl", "0.01"], 60
+
+
+def sums(a, work):
+    if not a.model:
+        sys.exit("sums needs --model")
+    rng, rows = random.Random(3), []
+    pairs = [(x, y) for x in range(10) for y in range(10)]
+    for _ in range(8):
+        rng.shuffle(pairs)
+        rows += [{"prompt": f"{x} + {y} =", "completion": rng.choice([" {}", " <answer>{}</answer>", " The answer is {}."]).format(x + y)} for x, y in pairs]
+    run(a.r2, "sft", "--model", a.model, "--dtype", "bf16", "--data", write(work + "/rows.jsonl", rows), "--steps", "60", "--batch", "16", "--lr", "1e-3",
+        "--schedule", "cosine", "--lora", "r=8,alpha=16", "--out", work + "/begin", "-q")
+    data = write(work + "/sums.jsonl", [{"prompt": f"{x} + {y} =", "answer": f" <answer>{x + y}</answer>"} for x, y in sorted(pairs)])
+    judge = "import json, sys\nfor line in sys.stdin:\n    r = json.loads(line); print(json.dumps({'reward': float(r['completion'] == r['answer'])}))\n"
+    with open(work + "/judge.py", "w") as f:
+        f.write(judge)
+    return ["--model", a.model, "--dtype", "bf16", "--init-adapter", work + "/begin/adapter", "--data", data, "--reward-cmd", f"python3 {work}/judge.py",
+            "--prompts", "4", "--samples", "8", "--max-tokens", "12", "--lr", "3e-4", "--kl", "0.04"], 200
+
+
+def decomposer(a, work):
     begin = os.path.join(work, "spoilt")
-    shutil.copytree(os.path.join(mini, "decomposer"), begin)
+    shutil.copytree(os.path.join(MINI, "decomposer"), begin)
     file = os.path.join(begin, "adapter_config.json")
     with open(file) as f:
         config = json.load(f)
-    config["lora_alpha"] *= a.scale
-    with open(file, "w") as f:
-        json.dump(config, f)
-    flags = ["--module", "decomposer", "--task", "scan", "--steps", str(a.steps), "--prompts", "16", "--samples", "8",
-             "--max-tokens", "96", "--lr", "1e-3", "--kl", "0"]
-    runs = []
-    for seed in (1, 2, 3):
-        out = f"{work}/seed{seed}"
-        subprocess.run([a.r2, "grpo", *flags, "--config", mini + "/r2.yaml", "--init-adapter", begin, "--seed", str(seed),
-                        "--out", out, "-q"], check=True, stdout=subprocess.DEVNULL)
-        with open(out + "/metrics.jsonl") as f:
-            m = [json.loads(line) for line in f]
-        reward = [row["reward_mean"] for row in m]
-        runs.append({"seed": seed, "first": statistics.mean(reward[: a.window]), "last": statistics.mean(reward[-a.window :]),
-                     "parity": max(row["parity"] for row in m), "failed": sum(row["failed"] for row in m),
-                     "seconds": round(sum(row["seconds"] for row in m), 2), "reward": [round(x, 4) for x in reward]})
-        print(f"seed {seed}: {runs[-1]['first']:.3f} -> {runs[-1]['last']:.3f}, parity {runs[-1]['parity']}", file=sys.stderr)
+    config["lora_alpha"] *= -3
+    write(file, [config])
+    return ["--module", "decomposer", "--config", os.path.join(MINI, "r2.yaml"), "--task", "scan", "--init-adapter", begin, "--prompts", "16", "--samples", "8",
+            "--max-tokens", "96", "--lr", "1e-3", "--kl", "0"], 30
 
-rise = [r["last"] - r["first"] for r in runs]
-half = 4.303 * statistics.stdev(rise) / math.sqrt(len(rise))  # Student's t, 2 degrees of freedom
-result = {"date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "grpo": flags, "scale": a.scale,
-          "window": a.window, "runs": runs,
-          "rise": {"mean": statistics.mean(rise), "low": statistics.mean(rise) - half, "high": statistics.mean(rise) + half}}
-with open(a.out, "w") as f:
-    json.dump(result, f, indent=1)
-    f.write("\n")
-print(f"rise {result['rise']['mean']:.3f} ({result['rise']['low']:.3f} to {result['rise']['high']:.3f})", file=sys.stderr)
+
+def curve(a, flags, steps, seed, out):
+    """A run's rewards, and what else there is to say about it."""
+    run(a.r2, "grpo", *flags, "--steps", str(steps), "--seed", str(seed), "--out", out, "-q")
+    with open(out + "/metrics.jsonl") as f:
+        m = [json.loads(line) for line in f]
+    reward, n = [row["reward_mean"] for row in m], max(3, steps // 20)
+    return {"seed": seed, "steps": len(m), "first": statistics.mean(reward[:n]), "last": statistics.mean(reward[-n:]), "over": n,
+            "parity": max(row["parity"] for row in m), "failed": sum(row["failed"] for row in m),
+            "seconds": round(sum(row["seconds"] for row in m), 2), "reward": [round(x, 4) for x in reward]}
+
+
+def learn(a, name):
+    """The curves of a task, and by how much they rise."""
+    with tempfile.TemporaryDirectory() as work:
+        flags, steps = {"scan": scan, "sums": sums, "decomposer": decomposer}[name](a, work)
+        runs = []
+        for seed in range(1, a.seeds + 1):
+            runs.append(curve(a, flags, a.steps or steps, seed, f"{work}/seed{seed}"))
+            r = runs[-1]
+            print(f"{name}, seed {seed}: {r['first']:.3f} -> {r['last']:.3f} in {r['steps']} steps, parity {r['parity']}, {r['failed']} rewards failed",
+                  file=sys.stderr)
+    rise = [r["last"] - r["first"] for r in runs]
+    out = {"task": name, "grpo": [os.path.relpath(f, work) if f.startswith(work) else os.path.basename(f) if f.startswith("/") else f for f in flags],
+           "runs": runs, "rise": {"mean": statistics.mean(rise)}}
+    if len(rise) in STUDENT:
+        half = STUDENT[len(rise)] * statistics.stdev(rise) / math.sqrt(len(rise))
+        out["rise"] |= {"low": out["rise"]["mean"] - half, "high": out["rise"]["mean"] + half}
+    print(name, "rises by", {k: round(v, 3) for k, v in out["rise"].items()}, file=sys.stderr)
+    return out
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--r2", default="bin/r2")
+    p.add_argument("--out", required=True, help="the file to write")
+    p.add_argument("--tasks", nargs="+", default=["scan", "decomposer"], choices=["scan", "sums", "decomposer"])
+    p.add_argument("--model", help="SmolLM2, for sums")
+    p.add_argument("--steps", type=int, default=0, help="of a run; 0: each task's own")
+    p.add_argument("--seeds", type=int, default=3)
+    a = p.parse_args()
+    begin = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    results = [learn(a, name) for name in a.tasks]
+    with open(a.out, "w") as f:
+        json.dump({"date": begin, "tasks": results}, f, indent=1)
+        f.write("\n")
+
+
+if __name__ == "__main__":
+    main()

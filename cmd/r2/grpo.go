@@ -126,7 +126,7 @@ func (c *grpoCmd) Run(ctx context.Context) error {
 		Vocab: h.config.Vocab, Seed: c.Seed}
 	trainer := &grpo.Trainer[*grpoTask]{Config: cfg, Sampler: src, Scorer: score, Policy: learner, Device: h.eng,
 		Group: c.Samples, TokensPerBatch: c.MicroTokens, Updates: c.Updates}
-	t := &grpoRun{c: c, run: run, learner: learner, schedule: schedule}
+	t := &grpoRun{c: c, run: run, learner: learner, schedule: schedule, kept: &score.kept}
 	t.take = func(ctx context.Context, step int, lr float32) (grpo.Stats, error) {
 		src.Begin(step)
 		score.begin(step)
@@ -265,6 +265,7 @@ type grpoRun struct {
 	schedule train.Schedule
 	take     func(ctx context.Context, step int, lr float32) (grpo.Stats, error)
 	names    []string // of the batch's rows
+	kept     *kept
 }
 
 // A grpoRow is a row of metrics.jsonl.
@@ -318,7 +319,7 @@ func (t *grpoRun) step(ctx context.Context, step int) (grpoRow, error) {
 	lr := t.schedule.Rate(step)
 	st, err := t.take(context.WithoutCancel(ctx), step, float32(lr))
 	if err != nil {
-		return grpoRow{}, ofRows(step+1, t.names, err)
+		return grpoRow{}, ofRows(step+1, t.names, t.kept.useless(context.WithoutCancel(ctx), err))
 	}
 	if st.Parity != 0 && !t.c.AllowMismatch {
 		return grpoRow{}, fmt.Errorf("step %d: sampler and trainer differ by up to %g in a log-probability; they must agree to the bit (--allow-mismatch goes on all the same)", step+1, st.Parity)

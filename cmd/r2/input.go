@@ -9,6 +9,7 @@ import (
 	"io"
 	"iter"
 	"os"
+	"reflect"
 )
 
 // maxLine is the longest line of an input file.
@@ -61,10 +62,26 @@ func (r row) decode(v any, strict bool) error {
 	if err == nil && d.More() {
 		err = errors.New("more than one JSON value on the line")
 	}
+	if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
+		err = mistyped(wrong)
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", r.place, err)
 	}
 	return nil
+}
+
+// mistyped says in JSON's words what stands where something else is wanted.
+func mistyped(e *json.UnmarshalTypeError) error {
+	want := map[reflect.Kind]string{reflect.String: "a string", reflect.Slice: "an array", reflect.Int: "a whole number", reflect.Int32: "a whole number",
+		reflect.Float64: "a number", reflect.Bool: "true or false"}[e.Type.Kind()]
+	if want == "" {
+		want = "an object"
+	}
+	if e.Field == "" {
+		return fmt.Errorf("%s where %s is wanted", e.Value, want)
+	}
+	return fmt.Errorf("%q: %s where %s is wanted", e.Field, e.Value, want)
 }
 
 // errorf is an error about the row.

@@ -28,7 +28,7 @@ type moduleRun struct {
 	questions []*routing.Question
 	planned   map[*routing.Question]bool // its plan has been asked for
 	place     map[*routing.Question]string
-	journal   *journal.Journal
+	kept
 }
 
 // places are where questions come from.
@@ -59,16 +59,17 @@ func (c *grpoCmd) runModule(ctx context.Context, cfg grpo.Config, opt train.Opti
 		return err
 	}
 	defer m.journal.Close()
-	t := &grpoRun{c: c, run: run, learner: m.learner, schedule: schedule}
+	t := &grpoRun{c: c, run: run, learner: m.learner, schedule: schedule, kept: &m.kept}
 	step := m.decomposer(cfg)
 	if c.Module == allocatorName {
 		step = m.allocator(cfg)
 	}
 	t.take = func(ctx context.Context, n int, lr float32) (grpo.Stats, error) {
 		m.src.Begin(n)
+		m.begin(n)
 		picked, spare := draw(c, m.questions, n)
 		t.names = m.places(picked)
-		return step(ctx, n, picked, spare, lr)
+		return step(ctx, picked, spare, lr)
 	}
 	return t.train(ctx)
 }
@@ -209,7 +210,7 @@ func (m *moduleRun) open(begin string, opt train.Optimizer) error {
 }
 
 // A moduleStep takes a training step on questions, with spare ones to draw in place of those that teach nothing.
-type moduleStep func(ctx context.Context, step int, picked, spare []*routing.Question, lr float32) (grpo.Stats, error)
+type moduleStep func(ctx context.Context, picked, spare []*routing.Question, lr float32) (grpo.Stats, error)
 
 // allocator takes a step on the allocations of a step's questions, planned by the decomposer.
 func (m *moduleRun) allocator(cfg grpo.Config) moduleStep {
@@ -222,15 +223,14 @@ func (m *moduleRun) allocator(cfg grpo.Config) moduleStep {
 		limit = max(limit, len(ids)+1) // one more ends the text
 	}
 	m.src.Limit = limit
-	env := &journaled[routing.Decision]{journal: m.journal, Scorer: &routing.Allocations{Router: &rt, Allocator: m.s.allocate,
+	env := &journaled[routing.Decision]{kept: &m.kept, Scorer: &routing.Allocations{Router: &rt, Allocator: m.s.allocate,
 		Policy: m.policy, Check: m.check, Cost: m.c.Cost, Stepwise: m.c.Stepwise}}
 	t := moduleTrainer[routing.Decision](m, cfg, env)
-	return func(ctx context.Context, step int, picked, _ []*routing.Question, lr float32) (grpo.Stats, error) {
+	return func(ctx context.Context, picked, _ []*routing.Question, lr float32) (grpo.Stats, error) {
 		qs, err := m.plan(ctx, picked)
 		if err != nil {
 			return grpo.Stats{}, err
 		}
-		env.call = journal.Call{Step: step}
 		return t.Step(ctx, routing.Decisions(qs), nil, lr)
 	}
 }
@@ -262,11 +262,10 @@ func (m *moduleRun) plan(ctx context.Context, picked []*routing.Question) (qs []
 func (m *moduleRun) decomposer(cfg grpo.Config) moduleStep {
 	rt := *m.s.router
 	rt.Pool = routing.NewMemo(m.s.members())
-	env := &journaled[*routing.Question]{journal: m.journal, Scorer: &routing.Plans{Router: &rt, Decompose: m.s.decompose,
+	env := &journaled[*routing.Question]{kept: &m.kept, Scorer: &routing.Plans{Router: &rt, Decompose: m.s.decompose,
 		Policy: m.policy, Check: m.check, Cost: m.c.Cost}}
 	t := moduleTrainer[*routing.Question](m, cfg, env)
-	return func(ctx context.Context, step int, picked, spare []*routing.Question, lr float32) (grpo.Stats, error) {
-		env.call = journal.Call{Step: step}
+	return func(ctx context.Context, picked, spare []*routing.Question, lr float32) (grpo.Stats, error) {
 		return t.Step(ctx, picked, spare, lr)
 	}
 }

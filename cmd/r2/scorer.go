@@ -37,12 +37,11 @@ func places(ts []*grpoTask) (names []string) {
 // user's. Each reward is in the run's journal before it is used; one that is there already is taken
 // from there.
 type scorer struct {
-	h       *host
-	bench   *tasks.Benchmark // nil: by judge
-	judge   judge            // nil: by bench
-	source  string           // of the judge, for the journal
-	journal *journal.Journal
-	call    journal.Call // the next
+	h      *host
+	bench  *tasks.Benchmark // nil: by judge
+	judge  judge            // nil: by bench
+	source string           // of the judge, for the journal
+	kept
 }
 
 // A judge computes rewards outside this process.
@@ -213,13 +212,8 @@ func (s *scorer) task(ms []router.Message, prompt string) (*grpoTask, error) {
 // Prompt is the task's prompt.
 func (s *scorer) Prompt(t *grpoTask) []int32 { return t.ids }
 
-// begin says which training step the next calls of Score belong to.
-func (s *scorer) begin(step int) { s.call = journal.Call{Step: step} }
-
 // Score sets the rewards.
 func (s *scorer) Score(ctx context.Context, ts []*grpoTask, groups [][]grpo.Rollout) error {
-	call := s.call
-	s.call.Number++
 	var in []reward.Row
 	var out []journal.Reward
 	for i, g := range groups {
@@ -232,24 +226,7 @@ func (s *scorer) Score(ctx context.Context, ts []*grpoTask, groups [][]grpo.Roll
 			in, out = append(in, r), append(out, journal.Reward{Prompt: i, Sample: j, Input: line})
 		}
 	}
-	return settle(ctx, s.journal, call, out, groups, func() error { return s.fresh(ctx, call, ts, in, out) })
-}
-
-// settle sets the rewards of groups: those that are in the journal for the call, else those that fresh
-// puts into out and commits there.
-func settle(ctx context.Context, j *journal.Journal, call journal.Call, out []journal.Reward, groups [][]grpo.Rollout, fresh func() error) error {
-	known, err := j.Replay(ctx, call, out)
-	if err == nil && !known {
-		err = fresh()
-	}
-	if err != nil {
-		return err
-	}
-	for _, r := range out {
-		g := &groups[r.Prompt][r.Sample]
-		g.Reward, g.Failed = r.Value, r.Failure != ""
-	}
-	return nil
+	return s.settle(ctx, out, groups, func(call journal.Call) error { return s.fresh(ctx, call, ts, in, out) })
 }
 
 // fresh computes rewards and commits them to the journal.

@@ -39,6 +39,9 @@ type Stats struct {
 	Refilled     int     `json:"refilled"`         // spare tasks drawn for
 }
 
+// ErrNoReward says that a step had nothing to learn from: no completion's reward could be computed.
+var ErrNoReward = errors.New("no reward could be computed")
+
 // Step draws and scores a group for each task, and updates the policy with learning rate lr. A group
 // whose rewards agree teaches nothing: while there are spare tasks, groups of theirs are drawn in its
 // place, in order (dynamic sampling, Yu et al. 2025); Stats.Refilled of them were used.
@@ -72,7 +75,7 @@ func (t *Trainer[T]) Step(ctx context.Context, tasks, spare []T, lr float32) (St
 	st.count(drawn)
 	st.ZeroVariance = float64(len(t.agreeing(drawn))) / float64(len(drawn))
 	if st.Failed == len(drawn)*t.Group {
-		return st, fmt.Errorf("grpo: score: none of the %d rewards could be computed", st.Failed)
+		return st, fmt.Errorf("grpo: score: %w of all %d", ErrNoReward, st.Failed)
 	}
 	t.assign(kept)
 	err = t.Device.Exclusive(ctx, func() error { return t.update(kept, &st, lr) })

@@ -353,12 +353,12 @@ func TestStepRefuses(t *testing.T) {
 		return g
 	}
 	for want, g := range map[string][]Rollout{
-		"reward NaN of completion 1 of prompt 0":  edit(func(r *Rollout) { r.Reward = nan }),
-		"1 log-probabilities for 2 tokens":        edit(func(r *Rollout) { r.Tokens = append(r.Tokens, 1) }),
-		"log-probability NaN of token 0":          edit(func(r *Rollout) { r.LogProbs[0] = nan }),
-		"a prompt of 0 of 2 tokens":               edit(func(r *Rollout) { r.Prompt = 0 }),
-		"2 masks for 1 tokens":                    edit(func(r *Rollout) { r.Masks = make([][]uint32, 2) }),
-		"none of the 2 rewards could be computed": {{Prompt: 1, Tokens: []int32{0}, Failed: true}, {Prompt: 1, Tokens: []int32{0}, Failed: true}},
+		"reward NaN of completion 1 of prompt 0": edit(func(r *Rollout) { r.Reward = nan }),
+		"1 log-probabilities for 2 tokens":       edit(func(r *Rollout) { r.Tokens = append(r.Tokens, 1) }),
+		"log-probability NaN of token 0":         edit(func(r *Rollout) { r.LogProbs[0] = nan }),
+		"a prompt of 0 of 2 tokens":              edit(func(r *Rollout) { r.Prompt = 0 }),
+		"2 masks for 1 tokens":                   edit(func(r *Rollout) { r.Masks = make([][]uint32, 2) }),
+		"no reward could be computed of all 2":   {{Prompt: 1, Tokens: []int32{0}, Failed: true}, {Prompt: 1, Tokens: []int32{0}, Failed: true}},
 	} {
 		tr, p := trainer(usual, g)
 		if _, err := tr.Step(t.Context(), []int{0}, nil, 1); err == nil || !strings.Contains(err.Error(), want) || len(p.calls) != 0 {

@@ -150,6 +150,26 @@ func (j *Journal) Record(ctx context.Context, c Call, x *Exchange, rewards []Rew
 	return tx.Commit()
 }
 
+// Forget drops all that is recorded of a step: for one whose rewards turned out to be of no use.
+func (j *Journal) Forget(ctx context.Context, step int) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("journal: forget: %w", err)
+		}
+	}()
+	tx, err := j.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() // does nothing after Commit
+	for _, table := range []string{"rewards", "exchanges"} {
+		if _, err := tx.ExecContext(ctx, "DELETE FROM "+table+" WHERE step = ?", step); err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
+}
+
 func digest(b []byte) string {
 	h := sha256.Sum256(b)
 	return hex.EncodeToString(h[:])

@@ -94,3 +94,25 @@ func TestAllOrNone(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A step that is forgotten can be recorded anew; others stay.
+func TestForget(t *testing.T) {
+	j := open(t, filepath.Join(t.TempDir(), "j.db"))
+	defer j.Close()
+	for _, c := range []Call{{3, 0}, {3, 1}, {4, 0}} {
+		if err := j.Record(t.Context(), c, &Exchange{Request: []byte("x"), Response: []byte("y")}, asked(), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := j.Forget(t.Context(), 3); err != nil {
+		t.Fatal(err)
+	}
+	for c, want := range map[Call]bool{{3, 0}: false, {3, 1}: false, {4, 0}: true} {
+		if ok, err := j.Replay(t.Context(), c, asked()); ok != want || err != nil {
+			t.Errorf("%v: %v %v, want %v", c, ok, err, want)
+		}
+	}
+	if err := j.Record(t.Context(), Call{3, 0}, &Exchange{Request: []byte("x"), Response: []byte("y")}, asked(), 0); err != nil {
+		t.Error(err)
+	}
+}
