@@ -166,8 +166,14 @@ const context4096 = 4096
 // play runs an engine on a script until the test ends.
 func play(t testing.TB, s *script, template string) *Host {
 	t.Helper()
+	return playFew(t, s, template, 0)
+}
+
+// playFew plays with so many answers under way at once; 0: the engine's default.
+func playFew(t testing.TB, s *script, template string, sequences int) *Host {
+	t.Helper()
 	tok := bytesTokenizer(t, template)
-	e := engine.New(s, kvcache.New(2048, 16), engine.Options{Vocab: vocab, Context: context4096})
+	e := engine.New(s, kvcache.New(2048, 16), engine.Options{Vocab: vocab, Context: context4096, MaxSequences: sequences})
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- e.Run(ctx) }()

@@ -45,6 +45,7 @@ type Call struct {
 
 	SpecialTokens *bool // add_special_tokens
 	ReturnIDs     bool  // return_token_ids
+	SpellIDs      bool  // return_tokens_as_token_ids: tokens beside log-probabilities are written token_id:N
 
 	Stream          bool
 	Usage           bool // stream_options.include_usage

@@ -219,10 +219,10 @@ func (f *format) logProbs(tokens []Token, offset *int) *LogProbs {
 	for i := range tokens {
 		t := &tokens[i]
 		if f.Chat != nil {
-			out.Content = append(out.Content, wire(t, f.Raw))
+			out.Content = append(out.Content, f.wire(t, f.Raw))
 			continue
 		}
-		out.Tokens = append(out.Tokens, t.Piece)
+		out.Tokens = append(out.Tokens, f.spell(t))
 		out.TextOffset = append(out.TextOffset, *offset)
 		*offset += utf8.RuneCountInString(t.Piece)
 		if t.First {
@@ -245,13 +245,22 @@ func (f *format) top(t *Token) map[string]float32 {
 	if f.Top == 0 {
 		return nil
 	}
-	m := map[string]float32{t.Piece: finite(t.LogProb)}
-	for _, o := range t.Top {
-		if lp, ok := m[o.Piece]; !ok || o.LogProb > lp {
-			m[o.Piece] = finite(o.LogProb)
+	m := map[string]float32{f.spell(t): finite(t.LogProb)}
+	for i := range t.Top {
+		o := &t.Top[i]
+		if lp, ok := m[f.spell(o)]; !ok || o.LogProb > lp {
+			m[f.spell(o)] = finite(o.LogProb)
 		}
 	}
 	return m
+}
+
+// spell is how a token is written beside its log-probability.
+func (f *format) spell(t *Token) string {
+	if f.SpellIDs {
+		return "token_id:" + strconv.Itoa(int(t.ID))
+	}
+	return t.Piece
 }
 
 func raw(t *Token) *float32 {
@@ -262,8 +271,8 @@ func raw(t *Token) *float32 {
 }
 
 // wire is a chat's form of a token.
-func wire(t *Token, withRaw bool) TokenLogProb {
-	out := TokenLogProb{Token: t.Piece, LogProb: finite(t.LogProb), Bytes: []int{}, Top: []TopLogProb{}}
+func (f *format) wire(t *Token, withRaw bool) TokenLogProb {
+	out := TokenLogProb{Token: f.spell(t), LogProb: finite(t.LogProb), Bytes: []int{}, Top: []TopLogProb{}}
 	if withRaw {
 		out.Raw = raw(t)
 	}
@@ -271,7 +280,7 @@ func wire(t *Token, withRaw bool) TokenLogProb {
 		out.Bytes = append(out.Bytes, int(b))
 	}
 	for i := range t.Top {
-		o := wire(&t.Top[i], false)
+		o := f.wire(&t.Top[i], false)
 		out.Top = append(out.Top, TopLogProb{o.Token, o.LogProb, o.Bytes})
 	}
 	return out

@@ -67,6 +67,7 @@ var common = map[string]setter{
 		return boolean(raw, c.SpecialTokens)
 	},
 	"return_token_ids": func(c *Call, raw json.RawMessage) error { return boolean(raw, &c.ReturnIDs) },
+	"return_tokens_as_token_ids": func(c *Call, raw json.RawMessage) error { return boolean(raw, &c.SpellIDs) },
 	"request_id": func(c *Call, raw json.RawMessage) error {
 		if err := str(raw, &c.ID); err != nil {
 			return err
@@ -85,6 +86,12 @@ var common = map[string]setter{
 		})
 	},
 	"r2": extension,
+
+	// what vLLM's clients send and what changes nothing; any other value is refused
+	"use_beam_search":               only("false"),
+	"length_penalty":                only("1"),
+	"spaces_between_special_tokens": only("true"),
+	"truncation_side":               only(`"left"`),
 }
 
 // chatOnly and textOnly are those of one.
@@ -191,6 +198,7 @@ func (c *Call) fit(given map[string]json.RawMessage) error {
 		{c.Limit != nil && c.Least > *c.Limit, "min_tokens", "it is more than max_tokens"},
 		{has("top_logprobs") && c.Top > 0 && !c.LogProbs, "top_logprobs", "only with logprobs: true"},
 		{c.Raw && !c.LogProbs, "raw_logprobs", "only with logprobs"},
+		{c.SpellIDs && !c.LogProbs, "return_tokens_as_token_ids", "only with logprobs"},
 		{has("stream_options") && !c.Stream, "stream_options", "only with stream"},
 		{c.PromptLogProbs != nil && c.Stream, "prompt_logprobs", "not with stream"},
 		{has("response_format") && has("structured_outputs") && c.Form.Given(), "structured_outputs", "not with response_format"},

@@ -52,6 +52,7 @@ func (f *format) stream(w http.ResponseWriter, r *http.Request, parts iter.Seq2[
 
 // part writes the chunks of one.
 func (s *streaming) part(p Part) {
+	s.count(p)
 	if p.Event != nil {
 		resp := s.chunk(p, "")
 		resp.R2 = &Extension{Event: p.Event}
@@ -102,7 +103,6 @@ func (s *streaming) chunk(p Part, role string) *Response {
 		ch.Text = &p.Text
 	}
 	if f.ContinuousUsage {
-		s.count(p)
 		resp.Usage = &Usage{Prompt: s.in, Completion: s.out, Total: s.in + s.out}
 	}
 	resp.Choices = append(resp.Choices, ch)

@@ -61,7 +61,7 @@ func (m completer) check(c *Call) error {
 		{c.IncludeStop, "include_stop_str_in_output"}, {c.KeepSpecial, "skip_special_tokens"},
 		{c.LogProbs && c.Top > 0 && c.Chat != nil, "top_logprobs"}, {c.LogProbs && c.Top > 0, "logprobs"}, {c.Raw, "raw_logprobs"},
 		{c.PromptLogProbs != nil, "prompt_logprobs"}, {c.Echo, "echo"}, {c.Priority != 0, "priority"}, {c.Salt != "", "cache_salt"},
-		{c.Truncate != nil, "truncate_prompt_tokens"}, {c.SpecialTokens != nil, "add_special_tokens"}, {c.ReturnIDs, "return_token_ids"},
+		{c.Truncate != nil, "truncate_prompt_tokens"}, {c.SpecialTokens != nil, "add_special_tokens"}, {c.ReturnIDs, "return_token_ids"}, {c.SpellIDs, "return_tokens_as_token_ids"},
 		{slices.ContainsFunc(c.Prompts, func(p Prompt) bool { return p.IDs != nil }), "prompt"},
 	} {
 		if p.given {

@@ -102,6 +102,21 @@ func texts(raw json.RawMessage) ([]string, error) {
 	return list, nil
 }
 
+// only accepts the one value that changes nothing.
+func only(neutral string) setter {
+	var want any
+	if err := json.Unmarshal([]byte(neutral), &want); err != nil {
+		panic(err)
+	}
+	return func(_ *Call, raw json.RawMessage) error {
+		var got any
+		if err := json.Unmarshal(raw, &got); err != nil || got != want {
+			return fmt.Errorf("only %s is supported, got %.40s", neutral, raw)
+		}
+		return nil
+	}
+}
+
 // someTexts reads what texts does, or an empty array.
 func someTexts(raw json.RawMessage) ([]string, error) {
 	var none []json.RawMessage
