@@ -22,8 +22,8 @@ const (
 	otherTemplate  = toolsFirst + `[{{ c.function.name }}()]` + toolsLast
 )
 
-const someTools = `"tools":[{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object","properties":{"a":{"type":"integer"}},
-	"required":["a"],"additionalProperties":false}}},{"type":"function","function":{"name":"g"}}],`
+const someTools = `[{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object","properties":{"a":{"type":"integer"}},
+	"required":["a"],"additionalProperties":false}}},{"type":"function","function":{"name":"g"}}]`
 
 const callF = "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 7}}\n</tool_call>"
 const callG = "<tool_call>\n{\"name\": \"g\", \"arguments\": {\"b\": {}}}\n</tool_call>"
@@ -59,7 +59,7 @@ func TestToolCalls(t *testing.T) {
 	} {
 		h := handler(t, &script{texts: []string{c.says}}, c.template)
 		name := c.fields + " " + c.says
-		r := chat(t, h, ask1+someTools+c.fields+`"n":1`).Choices[0]
+		r := chat(t, h, ask1+`"tools":`+someTools+`,`+c.fields+`"n":1`).Choices[0]
 		text := ""
 		if r.Message.Content != nil {
 			text = *r.Message.Content
@@ -67,9 +67,9 @@ func TestToolCalls(t *testing.T) {
 		if got := spell(t, r.Message.Calls); text != c.text || got != c.calls || *r.Finish != c.finish {
 			t.Errorf("%s: %q, calls %q, %s; want %q, %q, %s", name, text, got, *r.Finish, c.text, c.calls, c.finish)
 		}
-		text, finish, _, _ := streamed(t, h, "/v1/chat/completions", ask1+someTools+c.fields+`"n":1`)
+		text, finish, _, _ := streamed(t, h, "/v1/chat/completions", ask1+`"tools":`+someTools+`,`+c.fields+`"n":1`)
 		var calls []openai.ToolCall
-		for _, chunk := range events(t, h, "/v1/chat/completions", ask1+someTools+c.fields+`"n":1`) {
+		for _, chunk := range events(t, h, "/v1/chat/completions", ask1+`"tools":`+someTools+`,`+c.fields+`"n":1`) {
 			for _, call := range chunk.Choices[0].Delta.Calls {
 				if *call.Index != len(calls) {
 					t.Errorf("%s: call %d has index %d", name, len(calls), *call.Index)
@@ -102,7 +102,7 @@ func spell(t *testing.T, calls []openai.ToolCall) string {
 func TestForcedCall(t *testing.T) {
 	s := &script{texts: []string{`{"name": "f", "arguments": {"a": "no"}}`}}
 	h := handler(t, s, hermesTemplate)
-	r := chat(t, h, ask1+someTools+`"tool_choice":"required","return_token_ids":true,"max_tokens":60`)
+	r := chat(t, h, ask1+`"tools":`+someTools+`,"tool_choice":"required","return_token_ids":true,"max_tokens":60`)
 	var a struct{ A *int }
 	if c := r.Choices[0].Message.Calls; len(c) != 1 || json.Unmarshal([]byte(c[0].Function.Arguments), &a) != nil || a.A == nil {
 		t.Errorf("%+v", r.Choices[0].Message)
@@ -117,6 +117,7 @@ func TestForcedCall(t *testing.T) {
 }
 
 func TestToolsRefused(t *testing.T) {
+	const someTools = `"tools":` + someTools + `,`
 	plain, other, hermes := handler(t, &script{texts: []string{"x"}}, plainTemplate), handler(t, &script{texts: []string{"x"}}, otherTemplate), handler(t, &script{texts: []string{"x"}}, hermesTemplate)
 	for _, c := range []struct {
 		h                   *openai.Handler

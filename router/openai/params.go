@@ -66,7 +66,7 @@ var common = map[string]setter{
 		c.SpecialTokens = new(bool)
 		return boolean(raw, c.SpecialTokens)
 	},
-	"return_token_ids": func(c *Call, raw json.RawMessage) error { return boolean(raw, &c.ReturnIDs) },
+	"return_token_ids":           func(c *Call, raw json.RawMessage) error { return boolean(raw, &c.ReturnIDs) },
 	"return_tokens_as_token_ids": func(c *Call, raw json.RawMessage) error { return boolean(raw, &c.SpellIDs) },
 	"request_id": func(c *Call, raw json.RawMessage) error {
 		if err := str(raw, &c.ID); err != nil {
