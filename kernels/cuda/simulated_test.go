@@ -12,7 +12,7 @@ func newSimulator() driver.Device { return ptxsim.New(ptxsim.Options{}) }
 // simulated opens a device on a simulator of its own.
 func simulated(t *testing.T) *Device {
 	t.Helper()
-	return simulatedBy(t, ptxsim.RoundRobin)
+	return simulatedBy(t, ptxsim.OneAhead)
 }
 
 // simulatedBy does so with an order of warps.

@@ -28,7 +28,7 @@ type block struct {
 }
 
 // mostSteps is the instructions of warps that a block can take.
-const mostSteps = 1 << 27
+const mostSteps = 1 << 26
 
 // prepare makes the block of a launch, with its warps.
 func (d *Device) prepare(k *kernel, grid, size [3]int, dynamic int, params []byte) *block {
@@ -138,18 +138,18 @@ func (b *block) special(name string, w *warp, lane int) uint32 {
 type Order uint8
 
 const (
-	// RoundRobin gives each warp one instruction in turn.
-	RoundRobin Order = iota
 	// OneAhead lets one warp run as far as it can, and the others only while it cannot.
-	OneAhead
+	OneAhead Order = iota
+	// RoundRobin gives each warp one instruction in turn.
+	RoundRobin
 	// LastFirst does the same with the last warp, and runs the last block first.
 	LastFirst
 )
 
 // Orders are all of them.
-var Orders = []Order{RoundRobin, OneAhead, LastFirst}
+var Orders = []Order{OneAhead, RoundRobin, LastFirst}
 
-func (o Order) String() string { return [...]string{"round robin", "one ahead", "last first"}[o] }
+func (o Order) String() string { return [...]string{"one ahead", "round robin", "last first"}[o] }
 
 // run runs the block to its end.
 func (b *block) run() error {

@@ -84,10 +84,7 @@ func countBits(c *compiler) {
 			case "popc":
 				n = bits.OnesCount64(v)
 			case "clz":
-				n = bits.LeadingZeros64(v<<(64-t.bits) | 1<<(63-t.bits)) // 1 beyond the type's bits stops it
-				if t.bits == 64 {
-					n = bits.LeadingZeros64(v)
-				}
+				n = t.bits - bits.Len64(v)
 			case "brev":
 				d.set(w, l, bits.Reverse64(v)>>(64-t.bits))
 				continue

@@ -10,6 +10,17 @@ func convert(c *compiler) {
 		return
 	}
 	switch isInt := (scalar).integer; {
+	case from.name == "s32" && to.bits == 64 && isInt(to) && c.op(1).reg.bank != 64: // the most frequent, of addresses
+		d, a := c.target(c.op(0), 64), c.source32(c.op(1))
+		c.count(2, 2)
+		c.in.run = func(w *warp, lanes uint32) {
+			D, A := &w.r64[d], &w.r32[a]
+			for l := range 32 {
+				if lanes>>l&1 != 0 {
+					D[l] = uint64(int64(int32(A[l])))
+				}
+			}
+		}
 	case isInt(from) && isInt(to):
 		c.each(to, from, func(v uint64) uint64 { return from.extend(v) })
 	case isInt(from):

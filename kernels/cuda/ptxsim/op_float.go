@@ -81,8 +81,13 @@ func fusedMultiplyAdd(c *compiler) {
 		c.in.run = func(w *warp, lanes uint32) {
 			D, A, B, E := &w.r32[d], &w.r32[a], &w.r32[b], &w.r32[e]
 			for l := range 32 {
-				if lanes>>l&1 != 0 {
-					D[l] = fma32(A[l], B[l], E[l])
+				if lanes>>l&1 == 0 {
+					continue
+				}
+				if s := float64(float(A[l]))*float64(float(B[l])) + float64(float(E[l])); onceMore(math.Float64bits(s)) { // fma32, inlined
+					D[l] = math.Float32bits(float32(s))
+				} else {
+					D[l] = carefulFMA(A[l], B[l], E[l])
 				}
 			}
 		}

@@ -285,6 +285,17 @@ func shift(c *compiler) {
 		}
 		return
 	}
+	if t.bits == 64 && left {
+		c.in.run = func(w *warp, lanes uint32) {
+			D, A, B := &w.r64[d.reg], &w.r64[a.reg], &w.r32[b]
+			for l := range 32 {
+				if lanes>>l&1 != 0 {
+					D[l] = A[l] << B[l]
+				}
+			}
+		}
+		return
+	}
 	c.in.run = func(w *warp, lanes uint32) {
 		for l := range 32 {
 			if lanes>>l&1 == 0 {

@@ -1,7 +1,9 @@
 package ptxsim
 
 import (
+	"encoding/binary"
 	"math/bits"
+	"slices"
 	"strings"
 )
 
@@ -118,12 +120,19 @@ func load(c *compiler) {
 		}
 		return
 	}
+	words := size == 4 && !slices.ContainsFunc(ds, func(d value) bool { return d.wide })
 	c.in.run = func(w *warp, lanes uint32) {
 		for m := lanes; m != 0; m &= m - 1 {
 			l := bits.TrailingZeros32(m) & 31
 			b := w.reach(a.of(w, l), total, in, how, l)
 			if b == nil {
 				return
+			}
+			if words {
+				for _, d := range ds {
+					w.r32[d.reg][l], b = binary.LittleEndian.Uint32(b), b[4:]
+				}
+				continue
 			}
 			for i, d := range ds {
 				d.set(w, l, t.extend(element(b[i*size:], size)))

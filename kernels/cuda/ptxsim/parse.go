@@ -240,7 +240,7 @@ func (p *parser) registers(typ string, names []string, line int) error {
 			continue
 		}
 		n, err := strconv.Atoi(strings.TrimSuffix(count, ">"))
-		if err != nil || n < 0 || n > 1<<20 {
+		if err != nil || n < 0 || n > 1<<16 {
 			return badText{line, fmt.Sprintf("%s is no number of registers", name)}
 		}
 		for i := range n {

@@ -61,6 +61,11 @@ func (w *warp) observeShared(off uint64, n int, how access, lane int) bool {
 	s := &w.block.shared.shadow
 	for g := off >> s.grain; g < (off+uint64(n)+1<<s.grain-1)>>s.grain; g++ {
 		c := s.of(g, w.block.stamp)
+		if f := &c.first; how == reading && int(f.warp) == w.id && f.time == w.time[lane] && f.lanes != 0 && !f.strong && !c.async &&
+			c.writer != nobody && (int(c.writer) == w.first+lane || w.known[lane][c.writer] >= c.time) {
+			f.lanes |= 1 << lane // what read would do, at the rate at which shared memory is read
+			continue
+		}
 		if how&writing == 0 && c.writer == nobody {
 			w.fault(codeLaunch, lane, "reads shared memory at %d, which nothing has been written to", g<<s.grain)
 			return false
@@ -129,8 +134,11 @@ func (w *warp) read(s *shadow, c *cell, how access, lane int) {
 	}
 	for r := f; r.next != 0; {
 		r = &s.more[r.next-1]
-		if r.warp == id && r.time == time && r.strong == st {
+		if r.warp == id && r.time == time && r.strong == st { // to the front: the warp's other lanes are to come
 			r.lanes |= bit
+			next := r.next
+			r.next, f.next = f.next, next
+			*r, *f = *f, *r
 			return
 		}
 	}
