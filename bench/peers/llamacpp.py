@@ -6,7 +6,8 @@
 
 llama.cpp is built for this machine from the source that the PyPI package llama-cpp-python carries (it
 needs pip, cmake and a C++ compiler, and ten minutes the first time). Its model is the same GGUF
-dequantised to F32 and rounded to BF16 by llama-quantize; r2 reads the GGUF with --dtype.
+dequantised to F32 and rounded to BF16 by llama-quantize; r2 reads the GGUF with --dtype. For int8 and int4
+both read one file of Q8_0 or Q4_0.
 
 Three things are measured, with as many threads on both sides:
   prefill  512 tokens in one batch, one row of logits
@@ -29,6 +30,7 @@ import sys
 import tarfile
 
 PACKAGE = "llama-cpp-python==0.3.36"
+TYPES = {"f32": "F32", "bf16": "BF16", "int8": "Q8_0", "int4": "Q4_0"}  # llama.cpp's name of r2's --dtype
 TOOLS = ["llama-batched-bench", "llama-quantize"]
 TARGETS = {"prefill": 1.0, "decode": 1.0, "group": 1.5}
 LOADS = {"prefill": (512, 1, 1), "decode": (16, 128, 1), "group": (128, 64, 16)}  # prompt, tokens, samples
@@ -67,7 +69,7 @@ def converted(bin, work, model, dtype):
     name = os.path.basename(model).removesuffix(".gguf")
     path = os.path.join(work, f"{name}.{dtype}.gguf")
     if not os.path.exists(path):
-        run(os.path.join(bin, "llama-quantize"), "--allow-requantize", "--pure", model, path + ".part", dtype.upper())
+        run(os.path.join(bin, "llama-quantize"), "--allow-requantize", "--pure", model, path + ".part", TYPES[dtype])
         os.rename(path + ".part", path)
     return path
 
@@ -115,7 +117,8 @@ def measure(a, bin):
             for bench in a.bench:
                 loads.append(os.getloadavg()[0])
                 key = bench, dtype
-                mine.setdefault(key, []).append(ours(a.r2, a.model, bench, dtype, a.activations, a.threads, a.ahead))
+                model = gguf if dtype.startswith("int") else a.model
+                mine.setdefault(key, []).append(ours(a.r2, model, bench, dtype, a.activations, a.threads, a.ahead))
                 for name, flags in variants(bench):
                     v = theirs(bin, gguf, bench, flags, a.threads, a.ahead)
                     peer.setdefault(key, {}).setdefault(name, []).append(v)
@@ -167,8 +170,8 @@ def main():
     p.add_argument("--out", default="bench/results", help="folder for the JSON")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--repeat", type=int, default=3)
-    p.add_argument("--dtype", nargs="+", default=["f32", "bf16"])
-    p.add_argument("--activations", default="f32", help="r2's; llama.cpp rounds them to bf16 for BF16 and to int8 for quantised matrices")
+    p.add_argument("--dtype", nargs="+", default=["f32", "bf16"], choices=list(TYPES))
+    p.add_argument("--activations", default="auto", help="r2's; llama.cpp rounds them to bf16 for BF16 and to int8 for quantised matrices")
     p.add_argument("--bench", nargs="+", default=list(LOADS), choices=list(LOADS))
     p.add_argument("--ahead", action="store_true", help="both sides go before other processes of a busy machine (Linux, as root)")
     a = p.parse_args()
