@@ -41,7 +41,7 @@ func (v vector) data(t *testing.T) []byte {
 // Blocks are decoded as ggml's package does, to the bit.
 func TestBlocksAreGGMLs(t *testing.T) {
 	all := vectors(t)
-	for _, kind := range []uint32{2, 3, 8} {
+	for _, kind := range []uint32{2, 3, 8, 10, 11, 12, 13, 14} {
 		typ := ggmlTypes[kind]
 		v := all[typ.String()]
 		x := Tensor{Type: typ, Shape: []int{len(v.Bits)}, Data: v.data(t)}
@@ -73,4 +73,24 @@ func TestEncodeBlocksAsGGML(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Any bytes are blocks: they decode to as many elements as they should, which are finite where Finite says so, and
+// where it does not the element it names is in a block that is not.
+func FuzzBlocks(f *testing.F) {
+	f.Add(make([]byte, 256), uint8(3))
+	f.Fuzz(func(t *testing.T, raw []byte, kind uint8) {
+		typ := Q8_0 + DType(kind)%(Q6_K-Q8_0+1)
+		n := len(raw) / typ.BlockSize()
+		x := Tensor{Type: typ, Shape: []int{n * typ.Block()}, Data: raw[:n*typ.BlockSize()]}
+		ok, at := x.Finite()
+		v := x.Float32(nil)
+		if len(v) != x.Len() {
+			t.Fatalf("%v: %d elements in %d blocks", typ, len(v), n)
+		}
+		odd := func(v float32) bool { return math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) }
+		if i := slices.IndexFunc(v, odd); i >= 0 && (ok || i/typ.Block() < at/typ.Block()) {
+			t.Fatalf("%v: element %d is %v; Finite says %v, %d", typ, i, v[i], ok, at)
+		}
+	})
 }

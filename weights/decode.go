@@ -7,8 +7,8 @@ import (
 )
 
 // Float32 appends all elements of t, dequantised, to dst and returns it. F64 and I64 are rounded to
-// nearest; everything else is exact (a product of a half and a small integer, and its sum with a
-// half in Q4_1 and Q5_1 rounded once, as ggml computes it).
+// nearest; everything else is exact (a product of a half and small integers, and its sum with a
+// minimum, where there is one, rounded once, as ggml computes it).
 func (t Tensor) Float32(dst []float32) []float32 {
 	n := t.Len()
 	dst = slices.Grow(dst, n)
@@ -35,25 +35,19 @@ func (t Tensor) Float32(dst []float32) []float32 {
 		for i := range out {
 			out[i] = float32(int64(le.Uint64(b[8*i:])))
 		}
-	case Q8_0:
-		blocks(out, b, 34, q8_0)
-	case Q4_0:
-		blocks(out, b, 18, q4_0)
-	case Q4_1:
-		blocks(out, b, 20, q4_1)
-	case Q5_0:
-		blocks(out, b, 22, q5_0)
-	case Q5_1:
-		blocks(out, b, 24, q5_1)
+	default:
+		decode, step, size := decoders[t.Type], t.Type.Block(), t.Type.BlockSize()
+		for ; len(out) > 0; out, b = out[step:], b[size:] {
+			decode(out[:step], b[:size])
+		}
 	}
 	return dst[:len(dst)+n]
 }
 
-// blocks decodes blocks of 32 elements and size bytes.
-func blocks(out []float32, b []byte, size int, decode func([]float32, []byte)) {
-	for ; len(out) > 0; out, b = out[32:], b[size:] {
-		decode(out[:32], b[:size])
-	}
+// decoders decode one block each.
+var decoders = map[DType]func(out []float32, block []byte){
+	Q8_0: q8_0, Q4_0: q4_0, Q4_1: q4_1, Q5_0: q5_0, Q5_1: q5_1,
+	Q2_K: q2_K, Q3_K: q3_K, Q4_K: q4_K, Q5_K: q5_K, Q6_K: q6_K,
 }
 
 // Float64 appends all elements of t, exact for every type but I64 beyond 2⁵³, to dst and returns it.
@@ -191,12 +185,12 @@ func (t Tensor) Finite() (ok bool, index int) {
 		return finite16(b, 0x7c00)
 	case BF16:
 		return finite16(b, 0x7f80)
-	case Q8_0, Q4_0, Q4_1, Q5_0, Q5_1:
-		offset := t.Type == Q4_1 || t.Type == Q5_1 // a second half, m
+	default:
 		for s, i := t.Type.BlockSize(), 0; s*i < len(b); i++ {
-			h := b[s*i:]
-			if le.Uint16(h)&0x7c00 == 0x7c00 || offset && le.Uint16(h[2:])&0x7c00 == 0x7c00 {
-				return false, 32 * i
+			for _, at := range layouts[t.Type].halves {
+				if le.Uint16(b[s*i+at:])&0x7c00 == 0x7c00 {
+					return false, t.Type.Block() * i
+				}
 			}
 		}
 	}

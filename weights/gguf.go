@@ -81,11 +81,12 @@ type metadatum struct {
 }
 
 // ggmlTypes are the tensor types by number, for what is read here.
-var ggmlTypes = map[uint32]DType{0: F32, 1: F16, 2: Q4_0, 3: Q4_1, 6: Q5_0, 7: Q5_1, 8: Q8_0, 30: BF16}
+var ggmlTypes = map[uint32]DType{0: F32, 1: F16, 2: Q4_0, 3: Q4_1, 6: Q5_0, 7: Q5_1, 8: Q8_0, 10: Q2_K, 11: Q3_K, 12: Q4_K, 13: Q5_K,
+	14: Q6_K, 30: BF16}
 
 // ggmlNames are the other types' names, for the error.
 var ggmlNames = map[uint32]string{
-	9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 15: "Q8_K",
+	9: "Q8_1", 15: "Q8_K",
 	16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS",
 	24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4",
 }
@@ -283,7 +284,7 @@ func readTensorInfo(r *reader) (t Tensor, offset uint64, err error) {
 		if name == "" {
 			name = fmt.Sprintf("number %d", kind)
 		}
-		return t, 0, fmt.Errorf("tensor %q: type %s is not supported (F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0 and Q5_1 are)", t.Name, name)
+		return t, 0, fmt.Errorf("tensor %q: type %s is not supported (F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 and Q2_K to Q6_K are)", t.Name, name)
 	}
 	return t, offset, nil
 }

@@ -100,7 +100,7 @@ var hostileGGUF = map[string]struct {
 	"five dimensions":     {newGGUF().info("a", 0, 0, 1, 1, 1, 1, 1).bytes(), "5 dimensions"},
 	"huge dimension":      {newGGUF().info("a", 0, 0, 1<<60).bytes(), "a dimension of"},
 	"overflowing shape":   {newGGUF().info("a", 0, 0, 1<<30, 1<<30, 1<<30).bytes(), "impossible shape"},
-	"other type":          {newGGUF().info("a", 12, 0, 256).bytes(), "type Q4_K"},
+	"other type":          {newGGUF().info("a", 15, 0, 256).bytes(), "type Q8_K"},
 	"unheard-of type":     {newGGUF().info("a", 77, 0, 256).bytes(), "type number 77"},
 	"part of a block":     {newGGUF().tensor("a", 8, make([]byte, 34), 33).bytes(), "impossible shape"},
 	"cut data":            {newGGUF().tensor("a", 0, make([]byte, 32), 9).bytes(), "truncated"},

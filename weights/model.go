@@ -101,7 +101,7 @@ func (m *Model) check() error {
 		if !slices.Equal(t.Shape, p.Shape) {
 			return fmt.Errorf("tensor %q has shape %v, the configuration says %v", p.Name, t.Shape, p.Shape)
 		}
-		if t.Type > Q5_1 {
+		if t.Type > Q6_K {
 			return fmt.Errorf("tensor %q: weights of type %v are not supported", p.Name, t.Type)
 		}
 	}

@@ -16,8 +16,8 @@ import (
 	"slices"
 )
 
-// A DType is the type of a tensor's stored elements. The quantised types, Q8_0 to Q5_1, are
-// those of ggml: blocks of 32 elements along a row.
+// A DType is the type of a tensor's stored elements. The quantised types, Q8_0 to Q6_K, are
+// those of ggml: blocks of 32 elements along a row, or of 256 in the K types.
 type DType uint8
 
 const (
@@ -29,6 +29,11 @@ const (
 	Q4_1
 	Q5_0
 	Q5_1
+	Q2_K
+	Q3_K
+	Q4_K
+	Q5_K
+	Q6_K
 	F64
 	I64
 )
@@ -37,17 +42,23 @@ const (
 var layouts = [...]struct {
 	name        string
 	block, size int
+	halves      []int // where in a block there are half floats
 }{
-	F32:  {"F32", 1, 4},
-	F16:  {"F16", 1, 2},
-	BF16: {"BF16", 1, 2},
-	Q8_0: {"Q8_0", 32, 34},
-	Q4_0: {"Q4_0", 32, 18},
-	Q4_1: {"Q4_1", 32, 20},
-	Q5_0: {"Q5_0", 32, 22},
-	Q5_1: {"Q5_1", 32, 24},
-	F64:  {"F64", 1, 8},
-	I64:  {"I64", 1, 8},
+	F32:  {"F32", 1, 4, nil},
+	F16:  {"F16", 1, 2, nil},
+	BF16: {"BF16", 1, 2, nil},
+	Q8_0: {"Q8_0", 32, 34, []int{0}},
+	Q4_0: {"Q4_0", 32, 18, []int{0}},
+	Q4_1: {"Q4_1", 32, 20, []int{0, 2}},
+	Q5_0: {"Q5_0", 32, 22, []int{0}},
+	Q5_1: {"Q5_1", 32, 24, []int{0, 2}},
+	Q2_K: {"Q2_K", 256, 84, []int{80, 82}},
+	Q3_K: {"Q3_K", 256, 110, []int{108}},
+	Q4_K: {"Q4_K", 256, 144, []int{0, 2}},
+	Q5_K: {"Q5_K", 256, 176, []int{0, 2}},
+	Q6_K: {"Q6_K", 256, 210, []int{208}},
+	F64:  {"F64", 1, 8, nil},
+	I64:  {"I64", 1, 8, nil},
 }
 
 func (t DType) String() string {
@@ -57,7 +68,7 @@ func (t DType) String() string {
 	return layouts[t].name
 }
 
-// Block is the number of elements stored together: 32 for the quantised types, 1 otherwise.
+// Block is the number of elements stored together: 32 or 256 for the quantised types, 1 otherwise.
 func (t DType) Block() int { return layouts[t].block }
 
 // BlockSize is the number of bytes of one block.
