@@ -19,6 +19,18 @@ import (
 	"github.com/r2-reasoner/r2/weights"
 )
 
+type benchCmds struct {
+	Machine benchCmd      `cmd:"" default:"withargs" help:"kernels, prefill, decode, group or grpo: this machine beside its bound."`
+	Serve   benchServeCmd `cmd:"" help:"A service of chat completions under load."`
+}
+
+func (c *benchCmds) Help() string {
+	return `Examples:
+
+  r2 bench decode --model models/smollm2 --dtype bf16
+  r2 bench serve --url http://127.0.0.1:8000/v1 --name smollm2 --clients 16`
+}
+
 type benchCmd struct {
 	What    string `arg:"" enum:"kernels,prefill,decode,group,grpo" placeholder:"WHAT" help:"kernels, prefill, decode, group or grpo."`
 	Model   string `placeholder:"PATH" xor:"what" help:"A folder in the Hugging Face layout, or a .gguf file."`

@@ -33,7 +33,7 @@ var cli struct {
 	SFT      sftCmd      `cmd:"" name:"sft" help:"Fine-tune a LoRA adapter, or all weights, on examples."`
 	GRPO     grpoCmd     `cmd:"" name:"grpo" help:"Train a LoRA adapter by group relative policy optimization."`
 	Merge    mergeCmd    `cmd:"" help:"Add a LoRA adapter to its base and write the merged model."`
-	Bench    benchCmd    `cmd:"" help:"Measure this machine's roof and what share of it is reached."`
+	Bench    benchCmds   `cmd:"" help:"Measure this machine's roof and what share of it is reached, or a service under load."`
 }
 
 func main() {
