@@ -10,6 +10,7 @@ import (
 	"github.com/r2-reasoner/r2/engine/sample"
 	k "github.com/r2-reasoner/r2/kernels"
 	"github.com/r2-reasoner/r2/kernels/cuda/driver"
+	"github.com/r2-reasoner/r2/kernels/cuda/driver/drivertest"
 	"github.com/r2-reasoner/r2/model"
 	"github.com/r2-reasoner/r2/model/batch"
 	"github.com/r2-reasoner/r2/model/modeltest"
@@ -80,9 +81,24 @@ func (s step) batch() (*batch.Batch, []sample.Draw) {
 
 // Decode steps as recorded graphs give the bits of their operations one by one: for every number of rows,
 // with and without an adapter and masks, at positions that grow, and after a graph has been given up.
-func TestDecodeGraphs(t *testing.T) {
-	plain := decoding(t, struct{ k.Backend }{simulated(t)}) // which cannot record
-	c := &counter{Device: newSimulator()}
+func TestDecodeGraphs(t *testing.T) { decodeGraphs(t, newSimulator(), simulated(t)) }
+
+func TestDecodeOnGPU(t *testing.T) {
+	if drivertest.Simulated() {
+		t.Skip("TestDecodeGraphs is on the simulator")
+	}
+	needGPU(t).Close()
+	gpu, err := driver.Open(drivertest.NeedGPU(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer gpu.Close()
+	decodeGraphs(t, gpu, needGPU(t))
+}
+
+func decodeGraphs(t *testing.T, on driver.Device, other *Device) {
+	plain := decoding(t, struct{ k.Backend }{other}) // which cannot record
+	c := &counter{Device: on}
 	d, err := On(c, Options{})
 	if err != nil {
 		t.Fatal(err)

@@ -10,11 +10,14 @@ import (
 	"github.com/r2-reasoner/r2/kernels/cuda/driver/drivertest"
 )
 
-// needGPU opens the first GPU; without one the test is skipped, or fails where R2_NEED_GPU is set.
+// needGPU opens the GPU to be tested; without one the test is skipped, or fails where R2_NEED_GPU is set. With
+// R2_DEVICE=ptxsim it is the simulator.
 func needGPU(t *testing.T) *Device {
 	t.Helper()
-	drivertest.NeedGPU(t)
-	d, err := Open(0, Options{})
+	if drivertest.Simulated() {
+		return simulated(t)
+	}
+	d, err := Open(drivertest.NeedGPU(t), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,16 +10,10 @@ import (
 
 	"github.com/r2-reasoner/r2/kernels/cuda/driver"
 	"github.com/r2-reasoner/r2/kernels/cuda/driver/drivertest"
+	"github.com/r2-reasoner/r2/kernels/cuda/ptxsim"
 )
 
-func open(t *testing.T) driver.Device {
-	t.Helper()
-	d, err := driver.Open(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return d
-}
+func open(t *testing.T) driver.Device { return openAt(t, 0) }
 
 // The suite and what is libcuda's own, against a libcuda that is imagined: it sees that each call passes what
 // it should.
@@ -55,7 +49,7 @@ func TestChildConformance(t *testing.T) {
 
 func TestChildFault(t *testing.T) {
 	drivertest.OnlyChild(t)
-	drivertest.Fault(t, open(t))
+	drivertest.Fault(t, openAt(t, 0))
 }
 
 func TestChildRefused(t *testing.T) {
@@ -187,11 +181,26 @@ func nothingAllocated(t *testing.T, d driver.Device) {
 	}
 }
 
-// The suite on a GPU, where there is one.
+// The suite on a GPU, where there is one, or on the simulator where R2_DEVICE says so.
 func TestGPU(t *testing.T) {
-	drivertest.NeedGPU(t)
-	drivertest.Run(t, open)
+	index := 0
+	if !drivertest.Simulated() {
+		index = drivertest.NeedGPU(t)
+	}
+	drivertest.Run(t, func(t *testing.T) driver.Device { return openAt(t, index) })
 	drivertest.Child(t, "", "TestChildFault")
+}
+
+func openAt(t *testing.T, index int) driver.Device {
+	t.Helper()
+	if drivertest.Simulated() {
+		return ptxsim.New(ptxsim.Options{})
+	}
+	d, err := driver.Open(index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
 }
 
 // Where there is no driver, that is one clear error.

@@ -5,9 +5,10 @@ package drivertest
 import (
 	_ "embed"
 	"encoding/binary"
-	"errors"
+	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -158,12 +159,20 @@ func Fault(t *testing.T, d driver.Device) {
 	}
 }
 
-// NeedGPU skips a test where no GPU can be opened; where R2_NEED_GPU is set, that is a failure.
-func NeedGPU(t *testing.T) {
+// Simulated reports whether R2_DEVICE asks for the simulator where tests want a GPU.
+func Simulated() bool { return os.Getenv("R2_DEVICE") == "ptxsim" }
+
+// NeedGPU gives the number of the GPU to test, R2_DEVICE's cuda:N or the first, and skips a test where none can
+// be opened; where R2_NEED_GPU is set, that is a failure.
+func NeedGPU(t *testing.T) int {
 	t.Helper()
+	index, err := strconv.Atoi(strings.TrimPrefix(os.Getenv("R2_DEVICE"), "cuda:"))
+	if err != nil {
+		index = 0
+	}
 	n, err := driver.Count()
-	if err == nil && n == 0 {
-		err = errors.New("the driver sees no GPU")
+	if err == nil && n <= index {
+		err = fmt.Errorf("the driver sees %d GPUs, and number %d is asked for", n, index)
 	}
 	switch {
 	case err == nil:
@@ -172,4 +181,5 @@ func NeedGPU(t *testing.T) {
 	default:
 		t.Skip(err)
 	}
+	return index
 }

@@ -40,7 +40,7 @@ func Child(t *testing.T, lib, test string, env ...string) {
 	cmd := exec.Command(os.Args[0], "-test.run=^"+test+"$", "-test.count=1", "-test.v")
 	cmd.Env = append(append(os.Environ(), inChild+"="+test), env...)
 	if lib != "" {
-		cmd.Env = append(cmd.Env, "LD_LIBRARY_PATH="+lib)
+		cmd.Env = append(cmd.Env, "LD_LIBRARY_PATH="+lib, "R2_DEVICE=cuda:0")
 	}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%s, with %q: %v\n%s", test, env, err, out)
