@@ -62,10 +62,10 @@ func (c *benchCmd) Run(ctx context.Context) error {
 	if c.Threads == 0 {
 		c.Threads = runtime.GOMAXPROCS(0)
 	}
-	c.note("measuring the roof of %d threads", c.Threads)
-	roof := bench.CPURoof(c.Threads)
-	c.note("%.0f GFLOP/s, %.1f GB/s", roof.Flops*1e-9, roof.Bytes*1e-9)
-	var be kernels.Backend = cpu.New(c.Threads)
+	be, roof, err := c.machine()
+	if err != nil {
+		return err
+	}
 	var traced *trace.Device
 	if c.Verbose {
 		traced = trace.New(be)
@@ -98,8 +98,8 @@ func (c *benchCmd) Run(ctx context.Context) error {
 
 func (c *benchCmd) check() error {
 	switch {
-	case c.Device != "auto" && c.Device != "cpu":
-		return usage("--device %s: the roof of the CPU alone is known; use auto or cpu", c.Device)
+	case c.Device == "ref":
+		return usage("--device ref: it has no roof to be measured; use another")
 	case (c.Model == "") == (c.Shape == ""):
 		return usage("say what to measure: --model or --shape")
 	case c.Shape != "" && bench.Shapes()[c.Shape].Layers == 0:
@@ -108,6 +108,27 @@ func (c *benchCmd) check() error {
 		return usage("--repeat must be at least 1, and --threads, --prompt, --tokens, --samples and --prompts not negative")
 	}
 	return nil
+}
+
+// machine opens the device and measures its roof.
+func (c *benchCmd) machine() (kernels.Backend, bench.Roof, error) {
+	be, err := c.open()
+	if err != nil {
+		return nil, bench.Roof{}, err
+	}
+	roof := bench.Roof{}
+	if own, ok := be.(interface {
+		Roof() (flops, bytes float64, err error)
+	}); ok {
+		c.note("measuring the roof of %s", be.Name())
+		roof.Flops, roof.Bytes, err = own.Roof()
+		c.Threads = 0
+	} else {
+		c.note("measuring the roof of %d threads", c.Threads)
+		roof, be = bench.CPURoof(c.Threads), cpu.New(c.Threads)
+	}
+	c.note("%.0f GFLOP/s, %.1f GB/s", roof.Flops*1e-9, roof.Bytes*1e-9)
+	return be, roof, err
 }
 
 // subject opens the model, or makes one of the shape.
@@ -129,7 +150,7 @@ func (c *benchCmd) random(be kernels.Backend) (*bench.Subject, func() error, err
 		return nil, nil, err
 	}
 	stored := map[string]kernels.DType{"bf16": kernels.BF16, "int8": kernels.Q8_0, "int4": kernels.Q4_0}[c.DType]
-	if err := c.fits(cfg, stored); err != nil {
+	if err := c.fits(be, cfg, stored); err != nil {
 		return nil, nil, err
 	}
 	if err := be.Attach(); err != nil {
@@ -140,25 +161,19 @@ func (c *benchCmd) random(be kernels.Backend) (*bench.Subject, func() error, err
 	return &bench.Subject{Name: c.Shape, Decoder: dec}, func() error { return nil }, err
 }
 
-// fits refuses a shape whose weights this machine's free memory cannot hold, where the system says.
-func (c *benchCmd) fits(cfg weights.Config, dt kernels.DType) error {
-	need := 0
+// fits refuses a shape whose weights the free memory cannot hold, where that is known.
+func (c *benchCmd) fits(be kernels.Backend, cfg weights.Config, dt kernels.DType) error {
+	need := int64(0)
 	for _, p := range cfg.Parameters() {
 		n := 1
 		for _, d := range p.Shape {
 			n *= d
 		}
-		need += dt.Bytes(n)
+		need += int64(dt.Bytes(n))
 	}
-	b, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
-		return nil
-	}
-	_, after, _ := strings.Cut(string(b), "MemAvailable:")
-	var free int
-	if _, err := fmt.Sscan(after, &free); err == nil && need > free<<10 {
+	if free, known := available(be); known && need > free {
 		return fmt.Errorf("--shape %s: its weights take %.1f GB in %s, %.1f GB are free: take a smaller one, or --dtype bf16, int8 or int4",
-			c.Shape, float64(need)*1e-9, dt, float64(free<<10)*1e-9)
+			c.Shape, float64(need)*1e-9, dt, float64(free)*1e-9)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/r2-reasoner/r2/bench"
 	"github.com/r2-reasoner/r2/kernels"
+	"github.com/r2-reasoner/r2/kernels/cpu"
 )
 
 func TestBenchRefuses(t *testing.T) {
@@ -40,11 +41,11 @@ func TestBenchRefuses(t *testing.T) {
 func TestBenchFits(t *testing.T) {
 	c := bench.Shapes()["smollm2-135m"]
 	cmd := benchCmd{Shape: "huge"}
-	if err := cmd.fits(c, kernels.F32); err != nil {
+	if err := cmd.fits(cpu.New(1), c, kernels.F32); err != nil {
 		t.Errorf("half a gigabyte: %v", err)
 	}
 	c.Vocab, c.Hidden = 1<<20, 1<<20
-	if err := cmd.fits(c, kernels.F32); err == nil || !strings.Contains(err.Error(), "GB are free") {
+	if err := cmd.fits(cpu.New(1), c, kernels.F32); err == nil || !strings.Contains(err.Error(), "GB are free") {
 		t.Skipf("4 TB of weights: %v: the system does not say what is free", err)
 	}
 }

@@ -60,9 +60,9 @@ func (f deviceFlags) open() (kernels.Backend, error) {
 		}
 		return openGPU(int(n))
 	case name == "ptxsim":
-		return nil, usage("--device ptxsim: the simulator of a GPU is only part of the tests yet; use --device cpu")
+		return openSimulator()
 	}
-	return nil, usage("--device %s: want auto, cpu, cuda, cuda:N or ref", f.Device)
+	return nil, usage("--device %s: want auto, cpu, cuda, cuda:N, ptxsim or ref", f.Device)
 }
 
 // options are the loading options that --dtype and --activations stand for.

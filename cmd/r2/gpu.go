@@ -11,6 +11,7 @@ import (
 	"github.com/r2-reasoner/r2/kernels/cpu"
 	"github.com/r2-reasoner/r2/kernels/cuda"
 	"github.com/r2-reasoner/r2/kernels/cuda/driver"
+	"github.com/r2-reasoner/r2/kernels/cuda/ptxsim"
 )
 
 // openAuto opens the first GPU where there is one, else the processor. A GPU that is there and cannot be used
@@ -37,4 +38,9 @@ func openGPU(n int) (kernels.Backend, error) {
 		return nil, usage("--device %v; use --device cpu", err)
 	}
 	return d, nil
+}
+
+// openSimulator opens a GPU in software. It is slow beyond use, and there to test what a GPU would run.
+func openSimulator() (kernels.Backend, error) {
+	return cuda.On(ptxsim.New(ptxsim.Options{}), cuda.Options{})
 }
