@@ -53,10 +53,19 @@ peers: build ## compare with PEFT, transformers and TRL, which are fetched (6 GB
 	python3 bench/peers/peft_load.py --model $(SMOLLM2)
 	python3 bench/peers/trl_sft.py --model $(SMOLLM2) --data ../shared/data/gsm8k/train.jsonl
 
+GPU = out/gpu
+gpu: ## out/gpu: a script that proves and measures r2 on a machine with a GPU and no Go, and what it runs
+	mkdir -p $(GPU)/bin
+	CGO_ENABLED=0 $(GO) build -tags gpu -trimpath -ldflags="-s -w" -o $(GPU)/bin/ ./cmd/r2 ./bench/gpu
+	for p in driver .; do CGO_ENABLED=0 $(GO) test -c -trimpath -ldflags="-s -w" -o $(GPU)/bin/$$(basename $$(cd kernels/cuda/$$p && pwd)).test ./kernels/cuda/$$p || exit 1; done
+	tar -czf $(GPU)/bin.tar.gz -C $(GPU)/bin . && rm -r $(GPU)/bin
+	cp bench/gpu/gpu.sh bench/gpu/peer.py $(GPU)/
+	@du -ch $(GPU)/bin.tar.gz | tail -1
+
 miniature: build ## train the models that r2 demo ships, from SCAN (about 15 minutes on two cores)
 	bash bench/miniature/recipe.sh
 
 ci: ## what .ci/run runs
 	bash .ci/run
 
-.PHONY: help build build-gpu test race soak grid fuzz bench vet nvrtc ptx ptx-check peers miniature ci
+.PHONY: help build build-gpu gpu test race soak grid fuzz bench vet nvrtc ptx ptx-check peers miniature ci

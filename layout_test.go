@@ -65,6 +65,7 @@ var may = map[string]string{
 	"router/replay":                  "router",
 	"cmd/r2":                         "...",
 	"bench":                          "...",
+	"bench/gpu":                      "...",
 	"bench/miniature":                "...",
 	"bench/report":                   "",
 }
@@ -75,7 +76,7 @@ var only = map[string]string{
 	"log":          "cmd/r2 bench/... kernels/cpu/gen kernels/cpu/vecgen",
 	"log/slog":     "cmd/r2 bench/...",
 	"net/http":     "router/openai train/reward cmd/r2 bench/...", // train/reward: a judge may be a server
-	"unsafe":       "kernels/cpu kernels/cuda/driver kernels/cuda/ptx/gen weights",
+	"unsafe":       "kernels/cpu kernels/cuda/driver kernels/cuda/ptx/gen bench/gpu weights",
 }
 
 // prints lists who may print: libraries return values and errors.

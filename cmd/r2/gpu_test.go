@@ -47,7 +47,7 @@ func TestChildDevices(t *testing.T) {
 // A shipped model says on the simulated GPU what it says on the processor.
 func TestSimulatedHost(t *testing.T) {
 	ask := func(device string) (ids []int32, lps []float32) {
-		h, err := openHost(shipped("mini"), nil, deviceFlags{Device: device, DType: "auto"}, hostOptions{context: 64, sequences: 2, tokens: 16})
+		h, err := openHost(shipped("mini"), nil, deviceFlags{Device: device, DType: "auto", Acts: "f32"}, hostOptions{context: 64, sequences: 2, tokens: 16})
 		if err != nil {
 			t.Fatal(err)
 		}
