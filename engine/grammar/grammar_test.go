@@ -207,6 +207,9 @@ func TestJSONSchema(t *testing.T) {
 		`{"type":"object","additionalProperties":{"type":"integer"}}`, `{"type":"object","additionalProperties":false}`, `{"type":"object"}`,
 		`{"$ref":"#/$defs/tree","$defs":{"tree":{"type":"object","properties":{"v":{"type":"integer"},"kids":{"type":"array","items":{"$ref":"#/$defs/tree"}}},"required":["v"]}}}`,
 		`{"type":"object","properties":{"next":{"anyOf":[{"$ref":"#"},{"type":"null"}]}},"required":["next"]}`,
+		`{"type":"string","enum":[1,"a",null,"b"]}`, `{"type":["number","null"],"enum":[1,"a",null,2.5]}`, `{"type":"string","const":"a"}`,
+		`{"type":"object","anyOf":[{"properties":{"a":{"type":"null"}},"required":["a"]},{"$ref":"#/$defs/b"}],"$defs":{"b":{"type":"object"}}}`,
+		`{"type":"number","oneOf":[{"type":"integer"}]}`, `{"type":"array","allOf":[{"items":{"type":"null"}}]}`,
 		`true`, `{}`, `{"type":"number"}`, `{"title":"t","description":"d","type":"array"}`,
 	} {
 		g, err := JSONSchema([]byte(s))
@@ -266,6 +269,9 @@ func TestJSONSchemaRefuses(t *testing.T) {
 		`{"$ref":"#/$defs/x"}`: "nothing at", `{"$ref":"http://x"}`: "within", `{"properties":{"a":{}},"required":["b"]}`: `"b"`,
 		`{"anyOf":[{}],"minLength":2}`: "beside", `{"allOf":[{},{}]}`: "one schema", `{"type":"string","pattern":"("}`: "pattern",
 		`{`: "unexpected", `{} {}`: "follows", `{"type":"string","maxLength":99999999}`: "maxLength", `{"type":"string","maxLength":-1}`: "maxLength",
+		`{"type":"string","const":5}`: "no string", `{"type":"string","enum":[5,null]}`: "no value is a string",
+		`{"type":"object","anyOf":[{"type":"object"},{"type":"null"}]}`: "beside anyOf", `{"type":"object","$ref":"#/$defs/a","$defs":{"a":{}}}`: "beside $ref",
+		`{"type":"null","$ref":"#"}`: "beside $ref", `{"type":"integer","const":1.5}`: "no integer",
 		`{"$ref":"#/$defs/a","$defs":{"a":{"$ref":"#/$defs/a"}}}`:                  "no answer at all",
 		`{"type":"object","properties":{"next":{"$ref":"#"}},"required":["next"]}`: "no answer at all",
 		`{"type":"array","items":{"$ref":"#"},"minItems":1}`:                       "no answer at all", `{"a":1,"a":2}`: "twice",
