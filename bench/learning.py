@@ -55,7 +55,7 @@ def scan(a, work):
     run(a.r2, "sft", "--model", model, "--data", write(work + "/mixed.jsonl", mixed), "--steps", "120", "--batch", "32", "--lr", "2e-3",
         "--schedule", "cosine", "--lora", "r=16,alpha=32", "--out", work + "/begin", "-q")
     return ["--model", model, "--init-adapter", work + "/begin/adapter", "--task", "scan", "--prompts", "16", "--samples", "8", "--max-tokens", "64",
-            "--lr", "1e-3", "--kl", "0.01"], 60
+            "--lr", "1e-3", "--kl", "0.01"], 60, 3
 
 
 def sums(a, work):
@@ -73,7 +73,7 @@ def sums(a, work):
     with open(work + "/judge.py", "w") as f:
         f.write(judge)
     return ["--model", a.model, "--dtype", "bf16", "--init-adapter", work + "/begin/adapter", "--data", data, "--reward-cmd", f"python3 {work}/judge.py",
-            "--prompts", "4", "--samples", "8", "--max-tokens", "12", "--lr", "3e-4", "--kl", "0.04"], 200
+            "--prompts", "4", "--samples", "8", "--max-tokens", "12", "--lr", "1e-3", "--kl", "0.01"], 200, 10
 
 
 def decomposer(a, work):
@@ -85,16 +85,16 @@ def decomposer(a, work):
     config["lora_alpha"] *= -3
     write(file, [config])
     return ["--module", "decomposer", "--config", os.path.join(MINI, "r2.yaml"), "--task", "scan", "--init-adapter", begin, "--prompts", "16", "--samples", "8",
-            "--max-tokens", "96", "--lr", "1e-3", "--kl", "0"], 30
+            "--max-tokens", "96", "--lr", "1e-3", "--kl", "0"], 30, 3
 
 
-def curve(a, flags, steps, seed, out):
-    """A run's rewards, and what else there is to say about it."""
+def curve(a, flags, steps, window, seed, out):
+    """A run's rewards, and what else there is to say about it. window steps make the first mean, and the last."""
     run(a.r2, "grpo", *flags, "--steps", str(steps), "--seed", str(seed), "--out", out, "-q")
     with open(out + "/metrics.jsonl") as f:
         m = [json.loads(line) for line in f]
-    reward, n = [row["reward_mean"] for row in m], max(3, steps // 20)
-    return {"seed": seed, "steps": len(m), "first": statistics.mean(reward[:n]), "last": statistics.mean(reward[-n:]), "over": n,
+    reward = [row["reward_mean"] for row in m]
+    return {"seed": seed, "steps": len(m), "first": statistics.mean(reward[:window]), "last": statistics.mean(reward[-window:]), "window": window,
             "parity": max(row["parity"] for row in m), "failed": sum(row["failed"] for row in m),
             "seconds": round(sum(row["seconds"] for row in m), 2), "reward": [round(x, 4) for x in reward]}
 
@@ -102,10 +102,10 @@ def curve(a, flags, steps, seed, out):
 def learn(a, name):
     """The curves of a task, and by how much they rise."""
     with tempfile.TemporaryDirectory() as work:
-        flags, steps = {"scan": scan, "sums": sums, "decomposer": decomposer}[name](a, work)
+        flags, steps, window = {"scan": scan, "sums": sums, "decomposer": decomposer}[name](a, work)
         runs = []
         for seed in range(1, a.seeds + 1):
-            runs.append(curve(a, flags, a.steps or steps, seed, f"{work}/seed{seed}"))
+            runs.append(curve(a, flags, a.steps or steps, window, seed, f"{work}/seed{seed}"))
             r = runs[-1]
             print(f"{name}, seed {seed}: {r['first']:.3f} -> {r['last']:.3f} in {r['steps']} steps, parity {r['parity']}, {r['failed']} rewards failed",
                   file=sys.stderr)

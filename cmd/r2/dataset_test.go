@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -102,5 +104,42 @@ func TestNotFinite(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(out, name)); err == nil {
 			t.Errorf("%s was written", name)
 		}
+	}
+}
+
+// A file is not held in memory: 64 MB of rows are checked and read from with a heap that hardly grows.
+func TestDatasetIsNotHeld(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "rows.jsonl")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const count = 64
+	line := append(bytes.Repeat([]byte(" "), 1<<20), '\n') // most of a row is no part of its JSON, so that it is quick to read
+	for i := range count {
+		copy(line, fmt.Sprintf(`{"tokens":[1,%d]}`, i))
+		if _, err := f.Write(line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	d, err := openDataset(&vocabulary{size: count}, []string{path}, 5, dataFlags{Long: "error"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	for i := range count {
+		if rows, _, err := d.read([]int{i}); err != nil || rows[0].Tokens[1] != int32(i) {
+			t.Fatalf("row %d: %v %v", i, rows, err)
+		}
+	}
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapSys) - int64(before.HeapSys); grown > count<<20/2 {
+		t.Errorf("%d MiB of rows took %d MiB of heap", count, grown>>20)
 	}
 }
