@@ -8,23 +8,28 @@ import (
 // A block is the threads that share memory and barriers.
 type block struct {
 	*Device
-	kernel   *kernel
-	launch   uint32 // that it is of
-	stamp    uint32 // its own, of all blocks of the device
-	number   int    // in the launch
-	at       [3]int // in the grid
-	size     [3]int // threads
-	grid     [3]int
-	threads  int
-	dynamic  int // bytes of dynamic shared memory
-	params   []byte
-	shared   buffer
-	warps    []*warp
-	barriers [16]meeting
-	turn     int // the warp that ran last
-	events   int // what warps may wait for and has happened
-	steps    int // that are left until it is taken for one that does not end
-	failed   error
+	kernel     *kernel
+	launch     uint32 // that it is of
+	stamp      uint32 // its own, of all blocks of the device
+	number     int    // in the launch
+	at         [3]int // in the grid
+	size       [3]int // threads
+	grid       [3]int
+	threads    int
+	dynamic    int // bytes of dynamic shared memory
+	params     []byte
+	shared     buffer
+	warps      []*warp
+	barriers   [16]meeting
+	turn       int         // the warp that ran last
+	events     int         // what warps may wait for and has happened
+	agentsFrom int         // the first thread number that is an agent's
+	agentOf    map[any]int // see clock.go
+	mbarriers  map[uint64]*mbarrier
+	arriving   []func() // copies of tiles under way
+
+	steps  int // that are left until it is taken for one that does not end
+	failed error
 }
 
 // mostSteps is the instructions of warps that a block can take.
@@ -63,16 +68,23 @@ func (b *block) begin(number int) {
 	b.barriers = [16]meeting{}
 	poison(b.shared.bytes)
 	b.shared.ready(len(b.shared.bytes), b.kernel.grainShared, b.stamp)
-	nothing := make([]uint32, b.threads+31)
+	b.agentsFrom = 32 * len(b.warps)
+	nothing := make([]uint32, b.agentsFrom)
+	if b.kernel.agents {
+		b.agentOf, b.mbarriers, b.arriving = map[any]int{}, map[uint64]*mbarrier{}, b.arriving[:0]
+		nothing = make([]uint32, b.agentsFrom+mostAgents)
+	}
 	for _, w := range b.warps {
 		w.alive, w.held, w.split, w.at, w.waiting, w.yield, w.idle = allBits, 0, false, 0, nil, false, 0
 		if rest := b.threads - w.first; rest < 32 {
 			w.alive = 1<<rest - 1
 		}
 		for l := range 32 {
-			w.time[l], w.known[l] = 1, nothing
+			w.time[l], w.known[l], w.fenced[l] = 1, nothing, nil
 			w.copies[l].clear()
+			w.tiles[l].clear()
 		}
+		w.products = products{}
 		b.setSpecials(w)
 	}
 }
@@ -161,13 +173,21 @@ func (b *block) run() error {
 		w, live, running := b.next()
 		switch {
 		case !live:
-			return nil
+			for at, m := range b.mbarriers {
+				if m.copied > m.awaited {
+					b.warps[0].fault(codeLaunch, 0, "ends, and nobody has waited for a copy that completes on the mbarrier at %d", at)
+				}
+			}
+			b.finishStores()
+			return b.failed
 		case w != nil:
 			before := b.events
 			w.run(turn)
 			if b.events != before {
 				looks = 0
 			}
+		case len(b.arriving) > 0: // what is under way arrives as late as it can
+			b.arrive()
 		case !running || looks == mostLooks:
 			return b.deadlock()
 		default: // all look for what has not happened: once more

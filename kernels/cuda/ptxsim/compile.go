@@ -34,7 +34,7 @@ func init() { // not above: branches refer to it
 		"ld": load, "ldu": load, "st": store, "prefetch": prefetch, "prefetchu": prefetch, "atom": atomic, "red": atomic,
 		"shfl": shuffle, "vote": vote, "match": match, "activemask": activeMask, "redux": reduce, "elect": elect,
 		"ldmatrix": loadMatrix, "stmatrix": storeMatrix, "mma": multiplyMatrices,
-		"cp": copyAsync, "bar": barrier, "barrier": barrier, "membar": fence, "fence": fence,
+		"cp": copyAsync, "mbarrier": mbarriers, "wgmma": warpgroup, "bar": barrier, "barrier": barrier, "membar": fence, "fence": fence,
 		"griddepcontrol": dependency, "nanosleep": pause, "setmaxnreg": registersAllowed, "trap": trap,
 	}
 }

@@ -32,7 +32,8 @@ type Device struct {
 	buffers   []*buffer // by number, from 1; nil: freed
 	used      int       // bytes of memory
 	pinned    map[*byte]bool
-	lost      error // the fault after which nothing goes
+	tiles     []driver.Tile // by the number in a tensor map, from 1
+	lost      error         // the fault after which nothing goes
 
 	launchCount, blockCount uint32
 

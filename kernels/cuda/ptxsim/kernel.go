@@ -22,6 +22,7 @@ type kernel struct {
 	static      int // bytes of shared memory with a name
 	dynamic32   int // the registers that hold where dynamic shared memory begins, -1: none
 	dynamic64   int
+	agents      bool // units that work by themselves are used
 	grainShared uint // log2 of the bytes of the smallest access
 	grainGlobal uint
 }

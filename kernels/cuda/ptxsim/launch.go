@@ -103,11 +103,3 @@ func (d *Device) runGrid(k *kernel, grid, size [3]int, dynamic int, params []byt
 	}
 	return nil
 }
-
-// Encode is for sm_90's copies of tiles, which are not simulated.
-func (d *Device) Encode(t driver.Tile) (driver.TensorMap, error) {
-	if err := t.Check(); err != nil {
-		return driver.TensorMap{}, err
-	}
-	return driver.TensorMap{}, refuse("cuTensorMapEncodeTiled", codeInvalid, "copies of tiles are not simulated")
-}

@@ -1,9 +1,6 @@
 package ptxsim
 
-import (
-	"math/bits"
-	"slices"
-)
+import "math/bits"
 
 func leave(c *compiler) {
 	c.in.kind = leaving
@@ -160,13 +157,24 @@ func (b *block) left() {
 	}
 }
 
-// fence orders a thread's own accesses for others who learn of them in another way. That way is what counts here;
-// a message through memory that only fences order is taken for a race.
+// fence is fence.proxy.async, and the fences that order a thread's own accesses for others who learn of them in
+// another way. That way is what counts here; a message through memory that only fences order is taken for a race.
 func fence(c *compiler) {
-	if !slices.Contains([]string{"gl", "cta", "sys"}, c.oneOf("gl", "cta", "sys")) {
+	c.count(0, 0)
+	c.in.run = func(w *warp, lanes uint32) {}
+	switch {
+	case c.name == "membar":
+		c.need("gl", "cta", "sys")
+	case c.has("proxy"):
+		c.need("async")
+		c.oneOf("global", "shared::cta", "shared::cluster")
+		c.p.k.agents = true
+		c.in.run = func(w *warp, lanes uint32) { w.fence(lanes) }
+	case c.has("mbarrier_init"):
+		c.need("release")
+		c.need("cluster")
+	default:
 		c.oneOf("sc", "acq_rel")
 		c.need("cta", "gpu", "sys", "cluster")
 	}
-	c.count(0, 0)
-	c.in.run = func(w *warp, lanes uint32) {}
 }

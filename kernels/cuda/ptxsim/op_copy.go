@@ -23,6 +23,10 @@ func (c *copies) clear() { c.queue, c.ends = c.queue[:0], c.ends[:0] }
 // copyAsync is cp.async and its groups.
 func copyAsync(c *compiler) {
 	c.need("async")
+	if c.has("bulk") {
+		bulk(c)
+		return
+	}
 	switch {
 	case c.has("commit_group"):
 		c.count(0, 0)

@@ -297,8 +297,8 @@ func toAddress(c *compiler) {
 	switch {
 	case in == "global":
 		c.unary64(func(a uint64) uint64 { return a })
-	case in == "param":
-		c.bad("addresses of parameters are not simulated")
+	case in == "param": // of a tensor map
+		c.unary64(func(a uint64) uint64 { return a + paramWindow })
 	case back:
 		c.unary64(func(a uint64) uint64 { return a - sharedWindow })
 	default:

@@ -11,7 +11,7 @@ import (
 func TestDevice(t *testing.T) {
 	for _, order := range Orders {
 		t.Run(order.String(), func(t *testing.T) {
-			drivertest.Run(t, func(*testing.T) driver.Device { return New(Options{Order: order, Capability: 80}) })
+			drivertest.Run(t, func(*testing.T) driver.Device { return New(Options{Order: order}) })
 		})
 	}
 	t.Run("fault", func(t *testing.T) { drivertest.Fault(t, New(Options{})) })

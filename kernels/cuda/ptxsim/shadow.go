@@ -23,7 +23,8 @@ type cell struct {
 	writer int32  // thread, -1: none
 	line   int32  // of the write: an index into the code
 	first  reader // no lanes: none
-	async  bool   // the writer is a copy under way
+	async  bool   // the writer is a thread's own copy under way (cp.async)
+	unit   bool   // the writer is a unit that works by itself
 	strong bool   // the write is
 }
 
@@ -80,7 +81,7 @@ func (w *warp) observeShared(off uint64, n int, how access, lane int) bool {
 // note puts an access down in a cell; it is false, and the cell as it was, where the access races.
 func (w *warp) note(s *shadow, c *cell, how access, lane int) bool {
 	t := w.first + lane
-	if c.writer != nobody && (c.async || int(c.writer) != t && w.known[lane][c.writer] < c.time) && !(how&strong != 0 && c.strong) {
+	if w.unordered(c, how, lane) {
 		return false
 	}
 	if how&writing == 0 {
@@ -98,14 +99,69 @@ func (w *warp) note(s *shadow, c *cell, how access, lane int) bool {
 		}
 		c.first = reader{}
 	}
-	c.writer, c.time, c.line, c.strong = int32(t), w.time[lane], int32(w.at), how&strong != 0
+	c.writer, c.time, c.line, c.strong, c.unit = int32(t), w.time[lane], int32(w.at), how&strong != 0, false
 	return true
+}
+
+// observeUnit puts down an access of shared memory by an agent, at its time c, that a lane starts: others must have done
+// what they do before the lane starts it, and by way of a fence; and do what they do after they have learned of time c.
+func (w *warp) observeUnit(off uint64, n int, how access, lane, agent int, time uint32) bool {
+	s := &w.block.shared.shadow
+	for g := off >> s.grain; g < (off+uint64(n)+1<<s.grain-1)>>s.grain; g++ {
+		c := s.of(g, w.block.stamp)
+		if how == reading && c.writer == nobody {
+			w.fault(codeLaunch, lane, "reads shared memory at %d, which nothing has been written to", g<<s.grain)
+			return false
+		}
+		if c.writer != nobody && !c.unit && !c.async && w.knows(lane, int(c.writer), c.time) && !w.seen(lane, int(c.writer), c.time) {
+			w.fault(codeLaunch, lane, "%v shared memory at %d by another way than line %d (%s) wrote it: fence.proxy.async is missing between the two",
+				how, g<<s.grain, w.block.kernel.code[c.line].line, w.block.kernel.code[c.line].op)
+			return false
+		}
+		switch {
+		case how == writing:
+			if !w.note(s, c, how, lane) {
+				return w.race(s, c, how, lane, "shared memory", g<<s.grain)
+			}
+			c.writer, c.time, c.unit = int32(agent), time, true
+		case w.unordered(c, how, lane):
+			return w.race(s, c, how, lane, "shared memory", g<<s.grain)
+		default:
+			s.addReader(c, reader{lanes: 1 << (agent & 31), time: time, warp: int16(agent >> 5), line: int32(w.at)})
+		}
+	}
+	return true
+}
+
+// addReader adds a reader, or its lanes to one that is the same.
+func (s *shadow) addReader(c *cell, r reader) {
+	if c.first.lanes == 0 {
+		c.first = r
+		return
+	}
+	for x := &c.first; ; x = &s.more[x.next-1] {
+		if x.warp == r.warp && x.time == r.time {
+			x.lanes |= r.lanes
+			return
+		}
+		if x.next == 0 {
+			break
+		}
+	}
+	r.next = c.first.next
+	s.more = append(s.more, r)
+	c.first.next = int32(len(s.more))
+}
+
+// unordered reports whether an access races with the last write.
+func (w *warp) unordered(c *cell, how access, lane int) bool {
+	return c.writer != nobody && (c.async || int(c.writer) != w.first+lane && w.known[lane][c.writer] < c.time) && !(how&strong != 0 && c.strong)
 }
 
 // after reports whether all that reader r did comes before what a lane does now.
 func (w *warp) after(r *reader, lane int) bool {
 	first := int(r.warp) * 32
-	if first == w.first && r.lanes == 1<<lane {
+	if int(r.warp) == w.id && r.lanes == 1<<lane {
 		return true
 	}
 	for m := r.lanes; m != 0; m &= m - 1 {
@@ -153,12 +209,20 @@ func (w *warp) race(s *shadow, c *cell, how access, lane int, where string, off 
 	case c.writer != nobody && c.async && int(c.writer) == t:
 		w.fault(codeLaunch, lane, "%v %s at %d, which a copy of line %d has not brought yet: it has not been waited for",
 			how, where, off, code[c.line].line)
+	case c.writer != nobody && c.unit && !w.knows(lane, int(c.writer), c.time):
+		w.fault(codeLaunch, lane, "a race: %v %s at %d, which line %d (%s) brings or uses by itself, and that has not been waited for",
+			how, where, off, code[c.line].line, code[c.line].op)
 	case c.writer != nobody && (c.async || !w.knows(lane, int(c.writer), c.time)):
 		w.fault(codeLaunch, lane, "a race: %v %s at %d, which thread %d writes in line %d (%s), and nothing orders the two",
 			how, where, off, c.writer, code[c.line].line, code[c.line].op)
 	default:
 		for r := &c.first; ; r = &s.more[r.next-1] {
 			if !w.after(r, lane) {
+				if int(r.warp)*32 >= w.block.agentsFrom {
+					w.fault(codeLaunch, lane, "a race: %v %s at %d, which line %d (%s) reads by itself, and that has not been waited for",
+						how, where, off, code[r.line].line, code[r.line].op)
+					return false
+				}
 				other := int(r.warp)*32 + bits.TrailingZeros32(r.lanes&^(1<<lane))
 				w.fault(codeLaunch, lane, "a race: %v %s at %d, which thread %d reads in line %d (%s), and nothing orders the two",
 					how, where, off, other, code[r.line].line, code[r.line].op)

@@ -22,9 +22,12 @@ type warp struct {
 	yield   bool     // it found that it has to wait for others, and will look again
 	idle    int      // the block's events when it did
 
-	time   [32]uint32 // see clock.go
-	known  [32][]uint32
-	copies [32]copies
+	time     [32]uint32 // see clock.go
+	known    [32][]uint32
+	fenced   [32][]uint32
+	copies   [32]copies
+	tiles    [32]tileStores
+	products products
 }
 
 // run goes on for so many instructions, or until the warp has to wait.

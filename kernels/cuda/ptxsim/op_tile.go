@@ -1,0 +1,318 @@
+package ptxsim
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"github.com/r2-reasoner/r2/kernels/cuda/driver"
+)
+
+// mapMark is the first word of a tensor map, the second is the number of its tile.
+const mapMark = 0x7074782073696d00
+
+// paramWindow is where generic addresses of parameters begin.
+const paramWindow = uint64(1) << 61
+
+// Encode makes a tensor map: of compute capability 9.0.
+func (d *Device) Encode(t driver.Tile) (m driver.TensorMap, err error) {
+	if err := t.Check(); err != nil {
+		return m, err
+	}
+	if d.capability < 90 {
+		return m, refuse("cuTensorMapEncodeTiled", codeInvalid, "a simulated sm_%d has no tensor maps", d.capability)
+	}
+	t.Dims, t.Strides, t.Box = slices.Clone(t.Dims), slices.Clone(t.Strides), slices.Clone(t.Box)
+	d.tiles = append(d.tiles, t)
+	m[0], m[1] = mapMark, uint64(len(d.tiles))
+	return m, nil
+}
+
+// tile is what the tensor map at a generic address describes.
+func (w *warp) tile(at uint64, lane int) *driver.Tile {
+	var raw []byte
+	if off := at - paramWindow; at >= paramWindow && off+128 <= uint64(len(w.block.params)) {
+		raw = w.block.params[off : off+128]
+	} else if raw = w.reach(at, 128, global, reading, lane); raw == nil {
+		return nil
+	}
+	n := binary.LittleEndian.Uint64(raw[8:])
+	if at%64 != 0 || binary.LittleEndian.Uint64(raw) != mapMark || n < 1 || n > uint64(len(w.block.Device.tiles)) {
+		w.fault(codeLaunch, lane, "there is no tensor map at %#x", at)
+		return nil
+	}
+	return &w.block.Device.tiles[n-1]
+}
+
+// A moved tile: the box at coordinates of a tensor, and where it is in shared memory.
+type moved struct {
+	*driver.Tile
+	at   [5]int64
+	base uint64
+}
+
+// bytes is the size of a box.
+func (m *moved) bytes() int {
+	n := m.Type.Size()
+	for _, b := range m.Box {
+		n *= int(b)
+	}
+	return n
+}
+
+// pieces calls f for each 16 bytes of the box: where they are in shared memory, and in global memory, and how many of their
+// bytes are within the tensor. It ends where f is false.
+func (m *moved) pieces(f func(to, from uint64, inside int) bool) bool {
+	size := m.Type.Size()
+	row := int(m.Box[0]) * size
+	rows := m.bytes() / row
+	for r := range rows {
+		from, ok, rest := m.Address, true, r
+		for i := 1; i < len(m.Box); i++ {
+			x := m.at[i] + int64(rest%int(m.Box[i]))
+			rest /= int(m.Box[i])
+			ok = ok && x >= 0 && x < int64(m.Dims[i])
+			from += uint64(x) * m.Strides[i-1]
+		}
+		for c := 0; c < row; c += 16 {
+			first := m.at[0] + int64(c/size)
+			inside := 0
+			if ok && first >= 0 {
+				inside = int(min(max(int64(m.Dims[0])-first, 0)*int64(size), 16))
+			}
+			if !f(m.swizzled(m.base+uint64(r*row+c)), from+uint64(first)*uint64(size), inside) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// swizzled is where the bytes of an address stand: its 16-byte piece exchanged by the number of the 128-byte line.
+func (m *moved) swizzled(at uint64) uint64 {
+	return at ^ at>>7&(1<<m.Swizzle-1)<<4
+}
+
+// bulk is cp.async.bulk of tiles, and the groups of their stores.
+func bulk(c *compiler) {
+	c.p.k.agents = true
+	switch {
+	case c.has("commit_group"):
+		c.count(0, 0)
+		c.eachLane(func(w *warp, l int) { w.tiles[l].commit() })
+		return
+	case c.has("wait_group"):
+		c.has("read")
+		n := int(c.constant(c.op(0)))
+		c.count(1, 1)
+		c.eachLane(func(w *warp, l int) { w.waitStores(l, n) })
+		return
+	}
+	c.need("tensor")
+	rank := slices.Index([]string{"1d", "2d", "3d", "4d", "5d"}, c.need("1d", "2d", "3d", "4d", "5d")) + 1
+	c.has("tile")
+	c.need("global")
+	c.need("shared::cluster", "shared::cta")
+	c.accessed(shared, 16)
+	c.accessed(global, 1)
+	if c.has("bulk_group") {
+		c.storeTile(rank)
+		return
+	}
+	c.need("mbarrier::complete_tx::bytes")
+	hint := c.has("L2::cache_hint")
+	a, tensor := c.address(c.op(0), shared), c.tensor(c.op(1), rank)
+	bar := c.address(c.op(2), shared)
+	if c.count(3, 4); hint {
+		c.source64(c.op(3))
+	}
+	c.eachLane(func(w *warp, l int) {
+		m, at := tensor(w, l), bar.of(w, l)
+		if m == nil {
+			return
+		}
+		if b := w.barrierAt(at, l, reading|strong); b != nil {
+			m.base = a.of(w, l)
+			w.loadTile(m, b, l)
+		}
+	})
+}
+
+// tensor reads operand [map, {coordinates}].
+func (c *compiler) tensor(o operand, rank int) func(w *warp, lane int) *moved {
+	if o.kind != 'a' || len(o.list) != 2 || o.list[1].kind != '{' || len(o.list[1].list) != rank {
+		c.bad("%s is no tensor map with %d coordinates", o.name, rank)
+		return nil
+	}
+	at := c.source64(o.list[0])
+	var xs []int
+	for _, x := range o.list[1].list {
+		xs = append(xs, c.source32(x))
+	}
+	return func(w *warp, l int) *moved {
+		t := w.tile(w.r64[at][l]+uint64(o.offset), l)
+		if t == nil {
+			return nil
+		}
+		if len(t.Dims) != rank {
+			w.fault(codeLaunch, l, "gives %d coordinates of a tensor of %d dimensions", rank, len(t.Dims))
+			return nil
+		}
+		m := &moved{Tile: t}
+		for i, x := range xs {
+			m.at[i] = int64(int32(w.r32[x][l]))
+		}
+		return m
+	}
+}
+
+// aligned says whether a box may be where it is in shared memory.
+func (w *warp) aligned(m *moved, lane int) bool {
+	if m.base%128 != 0 {
+		w.fault(codeMisaligned, lane, "copies a tile at %d of shared memory, which is no multiple of 128", m.base)
+		return false
+	}
+	return true
+}
+
+// loadTile starts a copy that completes on an mbarrier. Its bytes come later, and read as NaN until then.
+func (w *warp) loadTile(m *moved, bar *mbarrier, lane int) {
+	if !w.aligned(m, lane) {
+		return
+	}
+	sh := &w.block.shared
+	ok := m.pieces(func(to, from uint64, inside int) bool {
+		if b, _ := w.locate(to, 16, shared, writing, lane); b == nil {
+			return false
+		}
+		if !w.observeUnit(to, 16, writing, lane, bar.agent, uint32(bar.phase+1)) {
+			return false
+		}
+		poison(sh.bytes[to : to+16])
+		return inside == 0 || w.insideTensor(from, inside, reading, lane)
+	})
+	if !ok {
+		return
+	}
+	bar.copied = bar.phase + 1
+	w.block.arriving = append(w.block.arriving, func() {
+		m.pieces(func(to, from uint64, inside int) bool {
+			clear(sh.bytes[to : to+16])
+			if inside > 0 {
+				b := w.block.buffers[from>>offsetBits-1]
+				copy(sh.bytes[to:to+16], b.bytes[from&(1<<offsetBits-1):][:inside])
+			}
+			return true
+		})
+		bar.bytes -= m.bytes()
+		bar.turn(w.block)
+	})
+	if w.block.order == OneAhead {
+		w.block.arrive()
+	}
+}
+
+// insideTensor puts down an access of bytes that a tensor map says are there.
+func (w *warp) insideTensor(at uint64, n int, how access, lane int) bool {
+	b, why := w.block.find(at, n)
+	if b == nil {
+		w.fault(codeAddress, lane, "%v by its tensor map %s", how, why)
+		return false
+	}
+	return w.observe(b, at&(1<<offsetBits-1), n, how, lane)
+}
+
+// arrive lets the oldest copy under way arrive.
+func (b *block) arrive() {
+	f := b.arriving[0]
+	b.arriving = b.arriving[1:]
+	f()
+	b.events++
+}
+
+// tileStores are a thread's stores of tiles, as copies are its copies.
+type tileStores struct {
+	queue []moved
+	ends  []int
+	time  uint32 // stores started
+}
+
+func (s *tileStores) clear() { s.queue, s.ends, s.time = s.queue[:0], s.ends[:0], 0 }
+
+func (s *tileStores) commit() { s.ends = append(s.ends, len(s.queue)) }
+
+// storeAgent names the unit of a thread's stores.
+type storeAgent int
+
+func (c *compiler) storeTile(rank int) {
+	tensor, a := c.tensor(c.op(0), rank), c.address(c.op(1), shared)
+	c.count(2, 2)
+	c.eachLane(func(w *warp, l int) {
+		m := tensor(w, l)
+		if m == nil {
+			return
+		}
+		m.base = a.of(w, l)
+		if !w.aligned(m, l) {
+			return
+		}
+		s := &w.tiles[l]
+		s.time++
+		agent, ok := w.agent(storeAgent(w.first+l), l)
+		if !ok {
+			return
+		}
+		ok = m.pieces(func(from, to uint64, inside int) bool {
+			if b, _ := w.locate(from, 16, shared, reading, l); b == nil {
+				return false
+			}
+			return w.observeUnit(from, 16, reading, l, agent, s.time) && (inside == 0 || w.insideTensor(to, inside, writing, l))
+		})
+		if ok {
+			s.queue = append(s.queue, *m)
+		}
+	})
+}
+
+// waitStores ends stores until at most n groups are under way. Only now are their bytes read.
+func (w *warp) waitStores(lane, n int) {
+	s := &w.tiles[lane]
+	done := len(s.ends) - n
+	if done <= 0 {
+		return
+	}
+	upto := s.ends[done-1]
+	for i := range s.queue[:upto] {
+		w.block.put(&s.queue[i])
+	}
+	s.queue = append(s.queue[:0], s.queue[upto:]...)
+	s.ends = append(s.ends[:0], s.ends[done:]...)
+	for i := range s.ends {
+		s.ends[i] -= upto
+	}
+	if upto > 0 {
+		agent, _ := w.agent(storeAgent(w.first+lane), lane)
+		w.learn(1<<lane, agent, s.time-uint32(len(s.queue)))
+	}
+}
+
+// put writes a tile's bytes to global memory.
+func (b *block) put(m *moved) {
+	m.pieces(func(from, to uint64, inside int) bool {
+		if inside > 0 {
+			dst := b.buffers[to>>offsetBits-1]
+			copy(dst.bytes[to&(1<<offsetBits-1):][:inside], b.shared.bytes[from:from+16])
+		}
+		return true
+	})
+}
+
+// finishStores writes what no thread has waited for: the end of a block waits.
+func (b *block) finishStores() {
+	for _, w := range b.warps {
+		for l := range 32 {
+			for i := range w.tiles[l].queue {
+				b.put(&w.tiles[l].queue[i])
+			}
+		}
+	}
+}
