@@ -67,6 +67,9 @@ const gridPage = 4
 
 func (g *grid) request(i int, adapters bool) engine.Request {
 	r := engine.Request{Samples: 1, Limit: g.limit, Adapter: 1, PromptLogProbs: i%2 == 0, Raw: i%5 == 0}
+	if i%11 == 2 {
+		r.Top, r.RawTop, r.PromptTop = 3, 2, 2*(1-i%2)
+	}
 	if adapters {
 		r.Adapter = i % len(g.ads)
 	}
@@ -101,6 +104,11 @@ func bits(e *engine.Engine, r engine.Request, began func()) (out []uint32, err e
 			out = append(out, math.Float32bits(p))
 		}
 		out = append(out, uint32(ev.Token.ID), math.Float32bits(ev.Token.LogProb), math.Float32bits(ev.Token.Raw))
+		for _, list := range append(ev.PromptTop, ev.Token.Top, ev.Token.RawTop) {
+			for _, o := range list {
+				out = append(out, uint32(o.ID), math.Float32bits(o.LogProb))
+			}
+		}
 	}
 	return out, nil
 }
