@@ -15,7 +15,7 @@ import (
 
 // A Row is one measurement. Bound is what the roof allows and Reached what was measured, both in Unit
 // and the more the better; Share is Reached/Bound. Both are 0 where the roof says nothing. Share exceeds 1 where the caches hold what the bound
-// reads from memory.
+// reads from memory. Flops and Bytes are what an operation of "kernels" computes and moves.
 type Row struct {
 	Bench   string    `json:"bench"` // kernels, prefill, decode, group or grpo
 	Case    string    `json:"case"`
@@ -28,6 +28,8 @@ type Row struct {
 	Bound   float64   `json:"bound"`
 	Reached float64   `json:"reached"`
 	Share   float64   `json:"share"`
+	Flops   float64   `json:"flops,omitempty"`
+	Bytes   float64   `json:"bytes,omitempty"`
 	Seconds float64   `json:"seconds"`      // of one run, the median
 	Each    []float64 `json:"seconds_each"` // of every run, in order
 }

@@ -27,7 +27,7 @@ type op struct {
 }
 
 // Kernels measures operations on the shapes of the subject's model: the frozen matrices at 1, 16 and 512
-// rows, a LoRA pair, attention, and the row-wise operations.
+// rows, a LoRA pair, attention, the row-wise operations and the head, and what training needs besides.
 func (s *Subject) Kernels(ctx context.Context) ([]Row, error) {
 	be := s.Decoder.Backend()
 	if err := be.Attach(); err != nil {
@@ -36,7 +36,7 @@ func (s *Subject) Kernels(ctx context.Context) ([]Row, error) {
 	defer be.Detach()
 	p := &problems{be: be, s: s, rng: rand.New(rand.NewPCG(s.Seed, 1))}
 	var rows []Row
-	for _, group := range []func() []op{p.linears, p.lora, p.attentions, p.rowwise, p.head} {
+	for _, group := range []func() []op{p.linears, p.lora, p.attentions, p.rowwise, p.head, p.backward} {
 		ops := group()
 		for _, o := range ops {
 			if err := ctx.Err(); err != nil {
@@ -75,7 +75,9 @@ func (s *Subject) measure(o op) (Row, error) {
 	if o.unit == "GB/s" {
 		amount = o.work.bytes * 1e-9
 	}
-	return s.row("kernels", o.name, o.unit, amount, s.Roof.seconds(o.work), each), err
+	row := s.row("kernels", o.name, o.unit, amount, s.Roof.seconds(o.work), each)
+	row.Flops, row.Bytes = o.work.flops, o.work.bytes
+	return row, err
 }
 
 // problems makes operands.
@@ -216,7 +218,7 @@ func (p *problems) lora() (ops []op) {
 	for _, m := range []int{1, 16, 512} {
 		x, low, out := p.floats(m, c.Hidden), p.floats(m, loraRank), p.floats(m, c.FFN)
 		n := float64((c.Hidden + c.FFN) * loraRank)
-		ops = append(ops, op{fmt.Sprintf("LoRA %dx%d rank %d, %d rows", c.FFN, c.Hidden, loraRank, m), "GFLOP/s", work{flops: 2 * n * float64(m)},
+		ops = append(ops, op{fmt.Sprintf("LoRA %dx%d rank %d, %d rows", c.FFN, c.Hidden, loraRank, m), "GFLOP/s", work{2 * n * float64(m), 4 * (n + float64(m*(c.Hidden+2*c.FFN)))},
 			func(int) {
 				p.be.MatMul(low, x, a, k.Gemm{TransB: true, Alpha: 2})
 				p.be.MatMul(out, low, b, k.Gemm{TransB: true, Alpha: 1, Accumulate: true})
@@ -235,7 +237,7 @@ func (p *problems) attentions() (ops []op) {
 	key, value := p.floats(n, c.KVHeads*c.HeadDim), p.floats(n, c.KVHeads*c.HeadDim)
 	whole := attn
 	whole.Starts, whole.Lengths, whole.MaxQueries = p.ints([]int32{0, n}), p.ints([]int32{n}), n
-	ops = append(ops, op{fmt.Sprintf("Attention, a prompt of %d", n), "GFLOP/s", work{flops: flops * float64(triangle(n))},
+	ops = append(ops, op{fmt.Sprintf("Attention, a prompt of %d", n), "GFLOP/s", work{flops * float64(triangle(n)), float64(8 * n * (c.Heads + c.KVHeads) * c.HeadDim)},
 		func(int) { p.be.Attention(out, lse, q, key, value, whole) }})
 	for _, m := range []int{1, 16} {
 		keys, values := p.floats(m*n, c.KVHeads*c.HeadDim), p.floats(m*n, c.KVHeads*c.HeadDim)

@@ -216,13 +216,21 @@ func (c *benchCmd) print(rows []bench.Row) {
 		return
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "bench\tcase\tbound\treached\tunit\tshare\tms")
+	fmt.Fprint(w, "bench\tcase\tbound\treached\tunit\tshare\tms")
+	if c.What == "kernels" {
+		fmt.Fprint(w, "\tMFLOP\tMB")
+	}
+	fmt.Fprintln(w)
 	for _, r := range rows {
 		bound, share := "-", "-"
 		if r.Bound > 0 {
 			bound, share = fmt.Sprintf("%.4g", r.Bound), fmt.Sprintf("%.0f %%", 100*r.Share)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%.4g\t%s\t%s\t%.3f\n", r.Bench, r.Case, bound, r.Reached, r.Unit, share, 1e3*r.Seconds)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%.4g\t%s\t%s\t%.3f", r.Bench, r.Case, bound, r.Reached, r.Unit, share, 1e3*r.Seconds)
+		if c.What == "kernels" {
+			fmt.Fprintf(w, "\t%.4g\t%.4g", 1e-6*r.Flops, 1e-6*r.Bytes)
+		}
+		fmt.Fprintln(w)
 	}
 	w.Flush()
 	fmt.Printf("%s in %s with activations in %s on %s\n", rows[0].Model, rows[0].DType, rows[0].Acts, rows[0].Device)
