@@ -29,6 +29,10 @@ fuzz: ## every fuzz target for FUZZTIME (10s)
 bench: ## Go benchmarks, readable by benchstat
 	$(GO) test -run '^$$' -bench . -benchtime 200ms ./bench/ ./kernels/cpu/ ./tokenizer/
 
+BASE ?= main
+bench-compare: ## benchmarks of this tree beside those of BASE (main), in turn, by benchstat
+	GO="$(GO)" bash bench/compare.sh $(BASE)
+
 vet: ## gofmt, vet and staticcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "gofmt would change the files above" >&2; exit 1; }
 	$(GO) vet ./...
@@ -68,4 +72,4 @@ miniature: build ## train the models that r2 demo ships, from SCAN (about 15 min
 ci: ## what .ci/run runs
 	bash .ci/run
 
-.PHONY: help build build-gpu gpu test race soak grid fuzz bench vet nvrtc ptx ptx-check peers miniature ci
+.PHONY: help build build-gpu gpu test race soak grid fuzz bench bench-compare vet nvrtc ptx ptx-check peers miniature ci
