@@ -171,6 +171,8 @@ type Forward interface {
 	// LogProb sets lp to the log-probability of ids under d and lse to its log-sum-exp, both of one
 	// column. A row without a finite lse, or an id the mask forbids, is a failure that names the row.
 	LogProb(lp, lse, logits, ids Tensor, d Dist)
+	// Entropy sets h, one column, to -Σ p·log p over the allowed ids of each row, in nats; lse is LogProb's.
+	Entropy(h, logits, lse Tensor, d Dist)
 	// Sample draws ids by the inverse of the distribution function at uniform (one column, in [0, 1)):
 	// the first allowed id whose cumulative probability, ids ascending, exceeds it. lp is LogProb's of
 	// the drawn ids, to the bit. A temperature of 0 takes the largest logit, the lowest id among equals.

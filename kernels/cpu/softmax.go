@@ -139,6 +139,51 @@ func (d *Device) LogProb(lp, lse, logits, ids kernels.Tensor, dist kernels.Dist)
 	})
 }
 
+// ones sum what they are multiplied by.
+var ones = func() (v [logitBlock]float32) {
+	for i := range v {
+		v[i] = 1
+	}
+	return v
+}()
+
+// entropy is Σ p·(lse - x·a) with p = exp(x·a - lse), space being room for a block of p. Blocks are summed in
+// float32 and added in float64, as the log-sum-exp's are.
+func (p *distribution) entropy(lse float32, space []float32) float32 {
+	mass, scores := 0.0, 0.0
+	for b := range ceilDiv(len(p.x), logitBlock) {
+		x, allow := p.block(b)
+		probs := space[:len(x)]
+		expScaled(probs, x, allow, p.a, lse, 1)
+		mass += float64(dot(probs, ones[:len(x)]))
+		scores += float64(dot(probs, x))
+	}
+	h := float64(lse)*mass - float64(p.a)*scores
+	if h == h {
+		return float32(h)
+	}
+	h = 0 // a logit of probability 0 is not a number that 0 can be multiplied by
+	for id, v := range p.x {
+		if lp := float64(v)*float64(p.a) - float64(lse); allowed(p.allow, id) && !math.IsInf(lp, -1) {
+			h -= math.Exp(lp) * lp
+		}
+	}
+	return float32(h)
+}
+
+// Entropy sets h to the entropy of each row's distribution.
+func (d *Device) Entropy(h, logits, lse kernels.Tensor, dist kernels.Dist) {
+	need(scores(logits, dist, h, lse), "Entropy", h, logits, lse, dist.Temperature, dist.Mask)
+	t := &d.rows
+	t.begin("Entropy", h, logits, lse)
+	t.under(dist)
+	d.reserve(logitBlock)
+	d.each(logits.Rows, logits.Cols, func(t *rowTask, i, worker int) {
+		p := t.distribution(i, t.v[1].row(i))
+		t.v[0].row(i)[0] = p.entropy(t.v[2].row(i)[0], t.d.workspace(worker, logitBlock))
+	})
+}
+
 // LogProbGrad sets dlogits to coef·(1[id] - softmax)/temperature, 0 where the mask forbids.
 func (d *Device) LogProbGrad(dlogits, logits, lse, ids, coef kernels.Tensor, dist kernels.Dist) {
 	need(scores(logits, dist, lse, coef) && like(logits, dlogits) && oneColumn(ids, kernels.I32, logits.Rows),

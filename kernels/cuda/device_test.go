@@ -262,6 +262,7 @@ func everyOperation(d *Device, n int) {
 	dist := k.Dist{Temperature: f(n, 1), Mask: d.New(k.I32, n, 2)}
 	d.LogProb(f(n, 1), f(n, 1), x, i(n), dist)
 	d.LogProb(f(n, 1), f(n, 1), x, i(n), k.Dist{})
+	d.Entropy(f(n, 1), x, f(n, 1), dist)
 	d.Sample(i(n), f(n, 1), x, f(n, 1), dist)
 	d.LogProbGrad(x, x, f(n, 1), i(n), f(n, 1), dist)
 	for _, dim := range []int{16, 64, 128, 256} {

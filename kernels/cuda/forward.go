@@ -92,6 +92,12 @@ func (d *Device) LogProb(lp, lse, logits, ids k.Tensor, dist k.Dist) {
 		shared(4*ceil(logits.Cols, idBlock)).run(line(logits.Rows), 32*warps(logits.Cols))
 }
 
+func (d *Device) Entropy(h, logits, lse k.Tensor, dist k.Dist) {
+	need(scores(logits, dist, h, lse), "Entropy", h, logits, lse, dist.Temperature, dist.Mask)
+	d.op(opEntropy, "entropy").out(h).in(logits).in(lse).in(dist.Temperature).in(dist.Mask).ints(logits.Cols).
+		run(line(logits.Rows), 256)
+}
+
 func (d *Device) Sample(ids, lp, logits, uniform k.Tensor, dist k.Dist) {
 	need(scores(logits, dist, lp, uniform) && column(ids, k.I32, logits.Rows),
 		"Sample", ids, lp, logits, uniform, dist.Temperature, dist.Mask)

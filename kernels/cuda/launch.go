@@ -25,6 +25,7 @@ const (
 	opSwiGLU
 	opAdd
 	opLogProb
+	opEntropy
 	opSample
 	opRMSNormGrad
 	opLinearGrad
@@ -41,7 +42,7 @@ const (
 )
 
 var opNames = [...]string{"Fill", "Copy", "Embed", "Gather", "Scatter", "RMSNorm", "RoPE", "Linear", "MatMul", "Attention", "SwiGLU",
-	"Add", "LogProb", "Sample", "RMSNormGrad", "LinearGrad", "AttentionGrad", "SwiGLUGrad", "LogProbGrad", "SumRows",
+	"Add", "LogProb", "Entropy", "Sample", "RMSNormGrad", "LinearGrad", "AttentionGrad", "SwiGLUGrad", "LogProbGrad", "SumRows",
 	"ScatterAdd", "SumSquares", "AdamW", "Load", "Write", "Read"}
 
 func (o opcode) String() string { return opNames[o] }

@@ -74,6 +74,15 @@ func logProb(g source, rows int) *problem {
 	return p
 }
 
+// entropy gives Entropy the lse that the oracle finds, rounded.
+func entropy(g source, rows int) *problem {
+	p := &problem{rows: rows}
+	logits, _, c := p.score(g, input)
+	lse, h := p.in(byRow, p.lse(logits, c)), p.out(byRow, rows, 1, 10)
+	p.call = func(be k.Backend, t []k.Tensor, _ []k.Weight) { be.Entropy(t[h], t[logits], t[lse], c.dist(t)) }
+	return p
+}
+
 // A drawing is a call of Sample, with the places of its operands.
 type drawing struct {
 	*problem

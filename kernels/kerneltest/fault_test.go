@@ -34,6 +34,7 @@ var faults = []struct {
 	{"shared pages change an answer", "Attention/group", func(b k.Backend) k.Backend { return attentionByPages{b} }},
 	{"Scatter does not skip", "Scatter/values", func(b k.Backend) k.Backend { return allRows{b} }},
 	{"the temperature is forgotten", "LogProb/values", func(b k.Backend) k.Backend { return lukewarm{b} }},
+	{"what the mask forbids counts", "Entropy/values", func(b k.Backend) k.Backend { return unmasked{b} }},
 	{"0 samples", "Sample/greedy", func(b k.Backend) k.Backend { return lukewarm{b} }},
 	{"the mask is forgotten", "Sample/definition", func(b k.Backend) k.Backend { return unmasked{b} }},
 	{"the uniform number is off by 1 %", "Sample/definition", func(b k.Backend) k.Backend { return skewed{b} }},
@@ -227,6 +228,11 @@ type lukewarm struct{ k.Backend }
 func (d lukewarm) LogProb(lp, lse, logits, ids k.Tensor, dist k.Dist) {
 	dist.Temperature = k.Tensor{}
 	d.Backend.LogProb(lp, lse, logits, ids, dist)
+}
+
+func (d unmasked) Entropy(h, logits, lse k.Tensor, dist k.Dist) {
+	dist.Mask = k.Tensor{}
+	d.Backend.Entropy(h, logits, lse, dist)
 }
 
 func (d lukewarm) Sample(ids, lp, logits, uniform k.Tensor, dist k.Dist) {

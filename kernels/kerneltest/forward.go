@@ -33,6 +33,7 @@ var operations = []operation{
 	{"Gather", gather},
 	{"Scatter", scatter},
 	{"LogProb", logProb},
+	{"Entropy", entropy},
 	{"Sample", sample},
 	{"RMSNormGrad", rmsNormGrad},
 	{"LinearGrad", linearGrad},

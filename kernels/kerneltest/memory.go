@@ -157,6 +157,7 @@ func misfits(t *testing.T, be k.Backend, g source) {
 		{"Scatter", func() { be.Scatter(f(2, 3), f(5, 4), ids(5)) }},
 		{"LogProb", func() { be.LogProb(f(2, 1), f(2, 1), f(2, 9), ids(3), k.Dist{}) }},
 		{"LogProb", func() { be.LogProb(f(2, 1), f(2, 1), f(2, 33), ids(2), k.Dist{Mask: be.New(k.I32, 2, 1)}) }},
+		{"Entropy", func() { be.Entropy(f(2, 1), f(2, 9), f(3, 1), k.Dist{}) }},
 		{"Sample", func() { be.Sample(ids(2), f(2, 1), f(2, 9), f(3, 1), k.Dist{}) }},
 		{"RMSNormGrad", func() { be.RMSNormGrad(f(2, 6), none, f(2, 6), f(2, 6), f(1, 4), 0) }},
 		{"LinearGrad", func() { be.LinearGrad(f(2, 3), f(2, 4), w) }},

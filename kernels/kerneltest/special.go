@@ -12,6 +12,7 @@ var specialChecks = []check{
 	{"SwiGLU/special", swiGLUSpecial},
 	{"RMSNorm/special", rmsNormSpecial},
 	{"LogProb/special", logProbSpecial},
+	{"Entropy/special", entropySpecial},
 	{"Attention/special", attentionSpecial},
 	{"Add/in place", addInPlace},
 	{"AdamW/steps", adamSteps},
@@ -82,6 +83,32 @@ func logProbSpecial(t *testing.T, be k.Backend, g source) {
 		for _, o := range []int{lp, lse} {
 			near(t, of(1, got[o].value(i)), of(1, want[o].value(i)), size, 1, "row %d, operand %d", i, o)
 		}
+	}
+}
+
+// entropySpecial: one id alone has an entropy of 0, n equal ones of ln n, and an impossible one has no part in it.
+func entropySpecial(t *testing.T, be k.Backend, g source) {
+	const vocab = 1100
+	inf := math.Inf(-1)
+	for _, c := range []struct {
+		name      string
+		logit     func(id int) float64
+		lse, want float64
+	}{
+		{"equal", func(int) float64 { return -2 }, math.Log(vocab) - 2, math.Log(vocab)},
+		{"one possible", func(id int) float64 { return []float64{inf, 3}[min(id/(vocab-1), 1)] }, 3, 0},
+		{"one far above", func(id int) float64 { return -200 * float64(id) }, 0, 0},
+		{"every other impossible", func(id int) float64 { return []float64{0, inf}[id%2] }, math.Log(vocab / 2), math.Log(vocab / 2)},
+	} {
+		logits := filled(k.F32, 1, vocab, 0)
+		for id := range vocab {
+			logits.bits[id] = math.Float32bits(float32(c.logit(id)))
+		}
+		p := &problem{length: vocab}
+		l, lse, h := p.in(shared, logits), p.in(shared, of(1, c.lse)), p.out(shared, 1, 1, 0)
+		p.call = func(be k.Backend, t []k.Tensor, _ []k.Weight) { be.Entropy(t[h], t[l], t[lse], k.Dist{}) }
+		got := p.run(t, be, g)[h]
+		near(t, of(1, got.value(0)), of(1, c.want), 1, 1, "entropy where ids are %s", c.name)
 	}
 }
 

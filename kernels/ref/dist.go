@@ -103,6 +103,25 @@ func (d *Device) LogProb(lp, lse, logits, ids k.Tensor, dist k.Dist) {
 	}
 }
 
+func (d *Device) Entropy(h, logits, lse k.Tensor, dist k.Dist) {
+	need(scores(logits, dist, h, lse), "Entropy", h, logits, lse, dist.Temperature, dist.Mask)
+	if d.err != nil {
+		return
+	}
+	for i := range logits.Rows {
+		r, sum := rowOf(logits, dist, i), 0.0
+		for id := range r.logits {
+			if !r.allowed(id) {
+				continue
+			}
+			if lp := r.score(id) - Row(lse, i)[0]; !math.IsInf(lp, -1) { // p·log p is 0 there
+				sum -= math.Exp(lp) * lp
+			}
+		}
+		Row(h, i)[0] = sum
+	}
+}
+
 func (d *Device) Sample(ids, lp, logits, uniform k.Tensor, dist k.Dist) {
 	need(scores(logits, dist, lp, uniform) && column(ids, k.I32, logits.Rows),
 		"Sample", ids, lp, logits, uniform, dist.Temperature, dist.Mask)

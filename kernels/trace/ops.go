@@ -65,6 +65,10 @@ func (d *Device) LogProb(lp, lse, logits, ids k.Tensor, dist k.Dist) {
 	})
 }
 
+func (d *Device) Entropy(h, logits, lse k.Tensor, dist k.Dist) {
+	d.op("Entropy", size(h, logits, lse, dist.Temperature, dist.Mask), func() { d.Backend.Entropy(h, logits, lse, dist) })
+}
+
 func (d *Device) Sample(ids, lp, logits, uniform k.Tensor, dist k.Dist) {
 	d.op("Sample", size(ids, lp, logits, uniform, dist.Temperature, dist.Mask), func() {
 		d.Backend.Sample(ids, lp, logits, uniform, dist)

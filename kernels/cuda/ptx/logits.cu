@@ -1,5 +1,5 @@
 // logits: what is asked of a row's distribution, softmax(logits / temperature) over the allowed ids:
-// LogProb, Sample and LogProbGrad. A block has a row; a warp sums a block of 1024 ids at a time, and the
+// LogProb, Entropy, Sample and LogProbGrad. A block has a row; a warp sums a block of 1024 ids at a time, and the
 // sums of these are added from id 0 on in double, so the number of warps changes no bit.
 // Sample is the inverse of the distribution function, in the definition of kernels.Forward.
 #include "gpu.h"
@@ -95,6 +95,23 @@ KERNEL(512) logprob(float* lp, int ls, float* lse, int es, const float* x, int x
     lp[(size_t)i * ls] = log_prob(r, id, l);
     lse[(size_t)i * es] = (float)l;
   }
+}
+
+// -Σ p log p; a thread sums every 256th id.
+KERNEL(256) entropy(float* h, int hs, const float* x, int xs, const float* lse, int es, const float* temperature, int ts, const u32* mask,
+                    int ms, int vocab, u64* fault, u32 tag) {
+  __shared__ float part[8];
+  if (stopped(fault, tag)) return;
+  int i = blockIdx.x;
+  Row r = row_of(x, xs, temperature, ts, mask, ms, vocab, i);
+  float s = 0, l = lse[(size_t)i * es];
+  for (int id = threadIdx.x; id < vocab; id += 256) {
+    float lp = fmaf(r.x[id], r.a, -l);
+    if (allowed(r, id) && lp > -INFINITY) s = fmaf(exp32(lp), -lp, s);  // p log p is 0 there
+    if (allowed(r, id) && lp != lp) s = lp;
+  }
+  s = block_sum<8>(s, part);
+  if (threadIdx.x == 0) h[(size_t)i * hs] = s;
 }
 
 // The lowest allowed id whose score is m, in thread 0.
