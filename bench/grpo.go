@@ -178,10 +178,10 @@ func (c *clock) Score(_ context.Context, _ []int, groups [][]grpo.Rollout) error
 	return nil
 }
 
-// LogProbs is the policy's forward pass.
-func (c *clock) LogProbs(b *batch.Batch) ([]float32, error) {
+// Distributions is the policy's forward pass.
+func (c *clock) Distributions(b *batch.Batch) (logp, entropy []float32, err error) {
 	defer c.time("forward", time.Now())
-	return c.policy.LogProbs(b)
+	return c.policy.Distributions(b)
 }
 
 // Reference is the reference's forward pass.

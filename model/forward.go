@@ -164,19 +164,42 @@ func (p *Pass) head(i, n int) kernels.Tensor {
 }
 
 // LogProbs sets dst to the log-probability of each wanted row's target.
-func (p *Pass) LogProbs(dst []float32) error {
+func (p *Pass) LogProbs(dst []float32) error { return p.distributions(dst, nil) }
+
+// Distributions sets logp as LogProbs does, and entropy to that of each wanted row's distribution, in nats. The
+// pass must be one made to train.
+func (p *Pass) Distributions(logp, entropy []float32) error { return p.distributions(logp, entropy) }
+
+func (p *Pass) distributions(logp, entropy []float32) error {
 	n := len(p.b.Want)
 	if n == 0 {
 		return p.d.be.Sync()
 	}
 	p.Slices(func(i, n int, logits kernels.Tensor, dist kernels.Dist) {
-		p.d.be.LogProb(p.act.lp.Slice(i, n), p.act.lpLSE.Slice(i, n), logits, p.targets.Slice(i, n), dist)
+		lse := p.act.lpLSE.Slice(i, n)
+		p.d.be.LogProb(p.act.lp.Slice(i, n), lse, logits, p.targets.Slice(i, n), dist)
+		if entropy != nil {
+			p.d.be.Entropy(p.entropy.Slice(i, n), logits, lse, dist)
+		}
 	})
-	p.raw = slices.Grow(p.raw[:0], 4*n)[:4*n]
-	if err := p.d.be.Read(p.raw, p.act.lp.Slice(0, n)); err != nil {
+	err := p.readColumn(logp[:n], p.act.lp)
+	if err == nil && entropy != nil {
+		err = p.readColumn(entropy[:n], p.entropy)
+	}
+	if err != nil {
 		return p.Explain(err)
 	}
-	for i := range n {
+	return nil
+}
+
+// readColumn reads the first elements of a column.
+func (p *Pass) readColumn(dst []float32, t kernels.Tensor) error {
+	n := len(dst)
+	p.raw = slices.Grow(p.raw[:0], 4*n)[:4*n]
+	if err := p.d.be.Read(p.raw, t.Slice(0, n)); err != nil {
+		return err
+	}
+	for i := range dst {
 		dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(p.raw[4*i:]))
 	}
 	return nil

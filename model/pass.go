@@ -36,6 +36,7 @@ type Pass struct {
 	from, to                       kernels.Tensor // rows of the cache that are copied
 	starts, lengths, pages         kernels.Tensor
 	temperature, mask              kernels.Tensor
+	entropy                        kernels.Tensor // of wanted rows
 	room                           activations
 	act                            activations   // the rows of room the batch fills
 	keep, kept                     []activations // of the first layers, and the rows of them the batch fills
@@ -76,7 +77,7 @@ func (d *Decoder) NewPass(s Size) *Pass {
 		for range d.layers {
 			p.trace = append(p.trace, d.be.New(kernels.F32, n, c.Hidden))
 		}
-		p.g = d.gradients(n, s)
+		p.g, p.entropy = d.gradients(n, s), d.be.New(kernels.F32, s.Wanted, 1)
 		for range min(s.Keep, len(d.layers)) {
 			p.keep = append(p.keep, d.toKeep(n, s))
 		}

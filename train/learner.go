@@ -32,6 +32,7 @@ type Learner struct {
 	m, v   []kernels.Tensor
 	sums   kernels.Tensor // 1 × params
 	logp   []float32
+	nats   []float32 // entropies
 	sumRaw []byte
 }
 
@@ -62,7 +63,7 @@ func New(dec *model.Decoder, ad, ref *model.Adapter, size model.Size, o Optimize
 	l.sums = be.New(kernels.F32, 1, len(l.params))
 	l.sumRaw = make([]byte, 4*len(l.params))
 	l.pass = dec.NewPass(size)
-	l.logp = make([]float32, size.Wanted)
+	l.logp, l.nats = make([]float32, size.Wanted), make([]float32, size.Wanted)
 	return l, be.Sync()
 }
 
@@ -74,12 +75,20 @@ func (l *Learner) Adapter() *model.Adapter { return l.ad }
 
 // LogProbs gives the log-probability of each wanted row's target under the policy in training. The
 // result is valid until the next call; Backward is of this batch.
-func (l *Learner) LogProbs(b *batch.Batch) ([]float32, error) { return l.logProbs(b, l.ad) }
+func (l *Learner) LogProbs(b *batch.Batch) ([]float32, error) { return l.logProbs(b, l.ad, nil) }
 
-// Reference gives the same under the reference policy.
-func (l *Learner) Reference(b *batch.Batch) ([]float32, error) { return l.logProbs(b, l.ref) }
+// Distributions gives what LogProbs does, and the entropy of each wanted row's distribution, in nats.
+func (l *Learner) Distributions(b *batch.Batch) (logp, entropy []float32, err error) {
+	entropy = l.nats[:min(len(b.Want), len(l.nats))]
+	logp, err = l.logProbs(b, l.ad, entropy)
+	return logp, entropy, err
+}
 
-func (l *Learner) logProbs(b *batch.Batch, ad *model.Adapter) ([]float32, error) {
+// Reference gives log-probabilities under the reference policy.
+func (l *Learner) Reference(b *batch.Batch) ([]float32, error) { return l.logProbs(b, l.ref, nil) }
+
+// logProbs gives those under an adapter, and the entropies unless entropy is nil.
+func (l *Learner) logProbs(b *batch.Batch, ad *model.Adapter, entropy []float32) ([]float32, error) {
 	if err := l.dec.Backend().Attach(); err != nil {
 		return nil, err
 	}
@@ -94,8 +103,11 @@ func (l *Learner) logProbs(b *batch.Batch, ad *model.Adapter) ([]float32, error)
 		return nil, err
 	}
 	l.pass.Forward()
-	err := l.pass.LogProbs(l.logp[:len(b.Want)])
-	return l.logp[:len(b.Want)], err
+	logp := l.logp[:len(b.Want)]
+	if entropy == nil {
+		return logp, l.pass.LogProbs(logp)
+	}
+	return logp, l.pass.Distributions(logp, entropy)
 }
 
 // Backward adds the gradient of Σ coef·logp over the wanted rows of the last batch.

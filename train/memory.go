@@ -89,7 +89,7 @@ func activations(c *weights.Config, s model.Size, rank, slice int) int64 {
 		forward, backward, kept = forward+qkv, backward+qkv, kept+qkv
 	}
 	token := forward + backward + c.Layers*c.Hidden + min(s.Keep, c.Layers)*kept + 3 // 3: id, position, slot
-	wanted := 6                                                                      // row, target, temperature, log-probability, its lse, coefficient
+	wanted := 7                                                                      // row, target, temperature, log-probability, its lse, entropy, coefficient
 	if s.Masks {
 		wanted += (c.Vocab + 31) / 32
 	}

@@ -18,7 +18,7 @@ var curves = []struct {
 	{"Loss", "What the optimizer lowers. Supervised: nats a target token, before the step's update; eval_loss is on examples that are not trained on. GRPO: the clipped objective with the KL term; it need not fall while the reward rises.", "loss", []string{"loss", "eval_loss"}},
 	{"Reward", "The mean over all completions whose reward could be computed, and the mean of the groups' standard deviations: where that is 0 there is nothing to learn.", "reward", []string{"reward_mean", "reward_std"}},
 	{"KL", "Estimated divergence from the reference policy, nats a token. A steep rise: the policy runs away from where it began.", "nats", []string{"kl"}},
-	{"Entropy", "Mean entropy of the distributions drawn from, nats a token. Near 0 the samples of a group become one.", "nats", []string{"entropy", "entropy_estimate"}},
+	{"Entropy", "Mean entropy of the policy's distributions at the tokens trained on, nats a token. Near 0 the samples of a group become one.", "nats", []string{"entropy", "entropy_estimate"}},
 	{"Length", "Mean tokens of a completion. At the limit, answers are cut off.", "tokens", []string{"length_mean"}},
 	{"Truncated", "Share of the completions that the limit cut off before they ended.", "share", []string{"truncated"}},
 	{"Clip share", "Share of the tokens that the clip keeps from learning; 0 on the first update after a rollout.", "share", []string{"clip_share"}},

@@ -41,11 +41,12 @@ type Scorer[T any] interface {
 
 // A Policy is what GRPO needs of a model in training.
 type Policy interface {
-	// LogProbs gives the log-probability of each target of b and keeps what Backward needs.
-	LogProbs(b *batch.Batch) ([]float32, error)
+	// Distributions gives the log-probability of each target of b and the entropy, in nats, of the distribution
+	// it comes from, and keeps what Backward needs.
+	Distributions(b *batch.Batch) (logp, entropy []float32, err error)
 	// Reference gives those of the policy that the divergence is measured from.
 	Reference(b *batch.Batch) ([]float32, error)
-	// Backward adds the gradient of Σ coef·logp, of the targets of the last LogProbs.
+	// Backward adds the gradient of Σ coef·logp, of the targets of the last Distributions.
 	Backward(coef []float32) error
 	// Update takes one optimizer step with the gradient added up, clears it, and returns its norm.
 	Update(lr float32) (norm float32, err error)

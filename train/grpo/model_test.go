@@ -39,7 +39,10 @@ func (p *decoder) run(b *batch.Batch, adapter int32) ([]float32, error) {
 	return out, p.pass.LogProbs(out)
 }
 
-func (p *decoder) LogProbs(b *batch.Batch) ([]float32, error)  { return p.run(b, 1) }
+func (p *decoder) Distributions(b *batch.Batch) ([]float32, []float32, error) {
+	logp, err := p.run(b, 1)
+	return logp, make([]float32, len(logp)), err
+}
 func (p *decoder) Reference(b *batch.Batch) ([]float32, error) { return p.run(b, 0) }
 func (p *decoder) Backward(coef []float32) error               { return p.pass.Backward(coef, p.grads) }
 func (p *decoder) Update(float32) (float32, error)             { return 0, nil }

@@ -1,6 +1,7 @@
 package grpo
 
 import (
+	"math"
 	"slices"
 	"testing"
 
@@ -79,5 +80,17 @@ func TestReferenceIsAskedOnceAStep(t *testing.T) {
 	again.Updates, again.TokensPerBatch = 3, 100
 	if _, err := again.Step(t.Context(), []int{0, 0}, nil, 1); err != nil || !slices.EqualFunc(p.table, q.table, slices.Equal) {
 		t.Errorf("three updates in batches of a rollout and of all differ (%v)", err)
+	}
+}
+
+// The entropy is the mean of the policy's at the tokens trained on, before the first update: here a prompt's
+// distribution is uniform over four letters, and that after letter 1 nearly certain.
+func TestEntropyIsThePolicys(t *testing.T) {
+	tr, p := trainer(usual, []Rollout{rollout(1, 1, 2), rollout(0, 3)})
+	p.table[1][2] = 50
+	tr.Updates = 2
+	st, err := tr.Step(t.Context(), []int{0}, nil, 1)
+	if want := 2 * math.Log(4) / 3; err != nil || math.Abs(st.Entropy-want) > 1e-6 {
+		t.Errorf("entropy %v, want %v (%v)", st.Entropy, want, err)
 	}
 }

@@ -23,20 +23,20 @@ type Trainer[T any] struct {
 // Stats is what a step did. Means and shares are over all that was drawn, groups dropped for others
 // included, unless they say otherwise.
 type Stats struct {
-	Loss         float64 `json:"loss"`             // mean over the updates, each before it
-	RewardMean   float64 `json:"reward_mean"`      // of rewards that could be computed
-	RewardStd    float64 `json:"reward_std"`       // mean of the groups' standard deviations
-	KL           float64 `json:"kl"`               // mean estimate over the tokens trained on; 0 when it is off
-	Entropy      float64 `json:"entropy_estimate"` // mean of -logp of the tokens drawn, in nats: unbiased for the sampler's mean entropy
-	Truncated    float64 `json:"truncated"`        // share of the completions cut off at their limit
-	ClipShare    float64 `json:"clip_share"`       // of the step's tokens, how many the clip keeps from learning
-	ZeroVariance float64 `json:"zero_variance"`    // share of the groups whose rewards agree
-	Parity       float64 `json:"parity"`           // largest |logp(sampler) - logp(trainer)| before the first update
-	LengthMean   float64 `json:"length_mean"`      // tokens of a completion
-	GradNorm     float64 `json:"grad_norm"`        // of the last update, before clipping
-	Tokens       int     `json:"tokens"`           // of all completions
-	Failed       int     `json:"failed"`           // rewards that could not be computed
-	Refilled     int     `json:"refilled"`         // spare tasks drawn for
+	Loss         float64 `json:"loss"`          // mean over the updates, each before it
+	RewardMean   float64 `json:"reward_mean"`   // of rewards that could be computed
+	RewardStd    float64 `json:"reward_std"`    // mean of the groups' standard deviations
+	KL           float64 `json:"kl"`            // mean estimate over the tokens trained on; 0 when it is off
+	Entropy      float64 `json:"entropy"`       // mean over the tokens trained on of their distributions', before the first update, in nats
+	Truncated    float64 `json:"truncated"`     // share of the completions cut off at their limit
+	ClipShare    float64 `json:"clip_share"`    // of the step's tokens, how many the clip keeps from learning
+	ZeroVariance float64 `json:"zero_variance"` // share of the groups whose rewards agree
+	Parity       float64 `json:"parity"`        // largest |logp(sampler) - logp(trainer)| before the first update
+	LengthMean   float64 `json:"length_mean"`   // tokens of a completion
+	GradNorm     float64 `json:"grad_norm"`     // of the last update, before clipping
+	Tokens       int     `json:"tokens"`        // of all completions
+	Failed       int     `json:"failed"`        // rewards that could not be computed
+	Refilled     int     `json:"refilled"`      // spare tasks drawn for
 }
 
 // ErrNoReward says that a step had nothing to learn from: no completion's reward could be computed.
@@ -198,16 +198,12 @@ func (st *Stats) count(groups [][]Rollout) {
 		for _, r := range g {
 			lengths = append(lengths, float64(len(r.LogProbs)))
 			st.Tokens += len(r.LogProbs)
-			for _, lp := range r.LogProbs {
-				st.Entropy -= float64(lp)
-			}
 			if r.Truncated {
 				st.Truncated++
 			}
 		}
 	}
 	st.RewardMean, st.RewardStd, st.LengthMean = mean(all), mean(spread), mean(lengths)
-	st.Entropy /= float64(max(st.Tokens, 1))
 	st.Truncated /= float64(max(len(lengths), 1))
 }
 

@@ -52,9 +52,16 @@ func score(table [][]float64, b *batch.Batch) []float32 {
 	return out
 }
 
-func (p *bigram) LogProbs(b *batch.Batch) ([]float32, error) {
+func (p *bigram) Distributions(b *batch.Batch) (logp, entropy []float32, err error) {
 	p.calls, p.last = append(p.calls, "logprobs"), b
-	return score(p.table, b), nil
+	for _, w := range b.Want {
+		h := 0.0
+		for _, q := range softmax(p.table[b.Tokens[w]]) {
+			h -= q * math.Log(q)
+		}
+		entropy = append(entropy, float32(h))
+	}
+	return score(p.table, b), entropy, nil
 }
 
 func (p *bigram) Reference(b *batch.Batch) ([]float32, error) {

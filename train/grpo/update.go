@@ -13,7 +13,7 @@ func (t *Trainer[T]) update(groups [][]Rollout, st *Stats, lr float32) error {
 	updates := max(t.Updates, 1)
 	var sum Terms
 	for i := range updates {
-		p.sum, p.parity = Terms{}, 0
+		p.sum, p.parity, p.entropy, p.tokens = Terms{}, 0, 0, 0
 		if err := t.backward(&p); err != nil {
 			return fmt.Errorf("grpo: update %d: %w", i, err)
 		}
@@ -22,7 +22,7 @@ func (t *Trainer[T]) update(groups [][]Rollout, st *Stats, lr float32) error {
 			return fmt.Errorf("grpo: update %d: %w", i, err)
 		}
 		if i == 0 {
-			st.Parity = p.parity
+			st.Parity, st.Entropy = p.parity, p.entropy/float64(max(p.tokens, 1))
 		}
 		sum.Loss, sum.KL, sum.Clipped = sum.Loss+p.sum.Loss, sum.KL+p.sum.KL, sum.Clipped+p.sum.Clipped
 		st.GradNorm = float64(norm)
@@ -66,6 +66,8 @@ type pass struct {
 	ref      [][]float64 // under the reference, of each batch; the updates of a step cut them alike
 	sum      Terms
 	parity   float64
+	entropy  float64 // Σ over its tokens
+	tokens   int
 }
 
 // backward adds up the gradient of all rollouts, a batch at a time.
@@ -109,14 +111,14 @@ func (t *Trainer[T]) piece(p *pass, i int, b *batch.Batch, rollouts []Rollout) e
 	if err != nil {
 		return fmt.Errorf("reference: %w", err)
 	}
-	v, err := t.Policy.LogProbs(b) // last: Backward needs what it leaves behind
+	logp, entropy, err := t.distributions(b) // last: Backward needs what it leaves behind
 	if err != nil {
 		return fmt.Errorf("forward: %w", err)
 	}
-	logp, err := wide(v, b)
-	if err != nil {
-		return fmt.Errorf("forward: %w", err)
+	for _, h := range entropy {
+		p.entropy += h
 	}
+	p.tokens += len(entropy)
 	coef := make([]float64, len(logp))
 	at := 0
 	for _, r := range rollouts {
@@ -140,6 +142,19 @@ func (t *Trainer[T]) piece(p *pass, i int, b *batch.Batch, rollouts []Rollout) e
 		return fmt.Errorf("backward: %w", err)
 	}
 	return nil
+}
+
+// distributions gives the log-probabilities and entropies of b under the policy.
+func (t *Trainer[T]) distributions(b *batch.Batch) (logp, entropy []float64, err error) {
+	lp, h, err := t.Policy.Distributions(b)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(h) != len(b.Want) {
+		return nil, nil, fmt.Errorf("%d entropies for %d rows", len(h), len(b.Want))
+	}
+	logp, err = wide(lp, b)
+	return logp, widen(h), err
 }
 
 // wide is v in float64, one finite log-probability for each wanted row of b.
