@@ -15,10 +15,11 @@ test: ## all tests, with the invariants of pool and scheduler checked
 	R2_VERIFY=1 $(GO) test ./...
 
 race: ## the concurrent packages under the race detector
-	R2_VERIFY=1 $(GO) test -race ./engine/ ./engine/kvcache/ ./engine/sample/ ./router/... ./train/grpo/ ./train/rollout/ ./train/routing/ ./train/reward/
+	R2_VERIFY=1 $(GO) test -race ./engine/ ./engine/kvcache/ ./engine/sample/ ./engine/serve/ ./router/... ./train/grpo/ ./train/rollout/ ./train/routing/ ./train/reward/
 
-soak: ## kill sft, grpo and a router's modules in training a hundred times each, across processes, and compare every byte
+soak: ## kill sft, grpo and a router's modules in training a hundred times each, and compare every byte; two minutes of the service under load
 	R2_KILLS=100 $(GO) test -count 1 -v -timeout 1h -run TestKilled ./cmd/r2/
+	R2_SOAK=2m $(GO) test -count 1 -v -timeout 1h -run TestSoak ./engine/serve/
 
 grid: ## SmolLM2's answers alone and among up to 255 others, cached, in chunks, preempted: 0 differing bits
 	R2_GRID=256 $(GO) test -count 1 -v -timeout 2h -run TestGridSmolLM2 ./engine/runner/

@@ -91,10 +91,11 @@ const plainTemplate = `{% for m in messages %}{{ m.role }}: {{ m.content | upper
 // log-probability −(step+1)/8 − seed/1000; of a prompt's token it is −id/1000. Where a mask forbids what is to be said, it
 // draws the lowest id that is allowed.
 type script struct {
-	texts []string
-	draws []sample.Draw    // all there were
-	wait  chan struct{}    // a step waits for one of these, where there is one
-	slots map[int32]string // the texts of adapters
+	texts  []string
+	draws  []sample.Draw // all there were, unless forget
+	forget bool
+	wait   chan struct{}    // a step waits for one of these, where there is one
+	slots  map[int32]string // the texts of adapters
 }
 
 func (s *script) Step(b *batch.Batch, draws []sample.Draw) ([]engine.Token, error) {
@@ -111,7 +112,9 @@ func (s *script) Step(b *batch.Batch, draws []sample.Draw) ([]engine.Token, erro
 			}
 			continue
 		}
-		s.draws = append(s.draws, d)
+		if !s.forget {
+			s.draws = append(s.draws, d)
+		}
 		id := int32(end)
 		if text := s.text(d.Seed, slot(b, i)); int(d.Step) < len(text) {
 			id = text[d.Step]

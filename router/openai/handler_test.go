@@ -238,6 +238,8 @@ func FuzzDecode(f *testing.F) {
 		`{"model":"m","messages":[{"role":"user","content":"hi"}],"n":2,"stop":["a"],"seed":-1,"structured_outputs":{"choice":["a"]}}`,
 		`{"model":"m","prompt":["a","b"],"logprobs":0,"stream":true,"stream_options":{"include_usage":true}}`,
 		`{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"x"}]}],"r2":{"trace":true}}`,
+		`{"model":"m","messages":[{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":"{}"}}]},{"role":"tool","content":"x","tool_call_id":"1"}],"tools":[{"type":"function","function":{"name":"f","strict":true}}],"tool_choice":"required"}`,
+		`{"model":"m","prompt":[[1,2],[3]],"logit_bias":{"7":1.5},"stop_token_ids":[1],"best_of":3,"truncate_prompt_tokens":-1,"echo":true,"max_tokens":0,"r2":{"limits":{"usd":0.5}}}`,
 		`{"a":{"b":[}}`, `{"model":null}`, "\xff", `{"n":1e3}`,
 	} {
 		f.Add([]byte(s), true)
