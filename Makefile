@@ -58,6 +58,10 @@ peers: build ## compare with PEFT, transformers and TRL, which are fetched (6 GB
 	python3 bench/peers/peft_load.py --model $(SMOLLM2)
 	python3 bench/peers/trl_sft.py --model $(SMOLLM2) --data ../shared/data/gsm8k/train.jsonl
 
+headers: ## fetch CUDA's headers, for the second driver alone: 1 MB (kernels/cuda/driver/gorgonia)
+	python3 -m pip download -q --no-deps -d .cache/cudart nvidia-cuda-runtime-cu12==12.4.127
+	python3 -m zipfile -e .cache/cudart/nvidia_cuda_runtime_cu12-12.4.127-*.whl .cache/cudart
+
 GPU = out/gpu
 gpu: ## out/gpu: a script that proves and measures r2 on a machine with a GPU and no Go, and what it runs
 	mkdir -p $(GPU)/bin
@@ -73,4 +77,4 @@ miniature: build ## train the models that r2 demo ships, from SCAN (about 15 min
 ci: ## what .ci/run runs
 	bash .ci/run
 
-.PHONY: help build build-gpu gpu test race soak grid fuzz bench bench-compare vet nvrtc ptx ptx-check peers miniature ci
+.PHONY: help build build-gpu gpu headers test race soak grid fuzz bench bench-compare vet nvrtc ptx ptx-check peers miniature ci

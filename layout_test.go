@@ -27,6 +27,7 @@ var may = map[string]string{
 	"kernels/cpu/narrowgen":          "",
 	"kernels/cuda":                   "kernels kernels/cuda/...",
 	"kernels/cuda/driver":            "",
+	"kernels/cuda/driver/gorgonia":   "kernels/cuda/driver", // the second binding, behind the tag nvgpu
 	"kernels/cuda/driver/drivertest": "kernels/cuda/driver",
 	"kernels/cuda/probe":             "kernels/cuda/driver kernels/cuda/ptx",
 	"kernels/cuda/ptx":               "",                 // kernels as text
@@ -76,7 +77,7 @@ var only = map[string]string{
 	"log":          "cmd/r2 bench/... kernels/cpu/gen kernels/cpu/vecgen",
 	"log/slog":     "cmd/r2 bench/...",
 	"net/http":     "router/openai train/reward cmd/r2 bench/...", // train/reward: a judge may be a server
-	"unsafe":       "kernels/cpu kernels/cuda/driver kernels/cuda/ptx/gen bench/gpu weights",
+	"unsafe":       "kernels/cpu kernels/cuda/driver/... kernels/cuda/ptx/gen bench/gpu weights",
 }
 
 // prints lists who may print: libraries return values and errors.
