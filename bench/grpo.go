@@ -22,31 +22,39 @@ const (
 // the forward passes (of the policy and of the reference), the backward pass and the update. The reward is
 // the share of even ids, so that scoring costs next to nothing; it shows the overhead round it.
 func (s *Subject) GRPO(ctx context.Context, l Load) ([]Row, error) {
-	if err := s.check(l); err != nil {
-		return nil, err
-	}
-	if l.Samples < 2 || l.Prompts < 1 {
-		return nil, fmt.Errorf("a step of %d prompts and %d samples: at least 1 and 2 are needed", l.Prompts, l.Samples)
-	}
-	ad, learner, err := s.learner(l)
+	trainer, c, n, err := s.trainer(l)
 	if err != nil {
 		return nil, err
-	}
-	n, err := s.session(l, ad)
-	if err != nil {
-		return nil, err
-	}
-	c := &clock{policy: learner, load: l, subject: s}
-	c.source = &rollout.Source{Engine: n.eng, Adapter: 1, Limit: l.Tokens, Temperature: 1, Vocab: s.Decoder.Config.Vocab, Seed: s.Seed}
-	trainer := &grpo.Trainer[int]{
-		Config:  grpo.Config{Loss: "grpo", Advantage: "group", EpsilonLow: 0.2, EpsilonHigh: 0.28, KL: 0.04, Length: l.Tokens},
-		Sampler: c, Scorer: c, Policy: c, Device: n.eng, Group: l.Samples, TokensPerBatch: microTokens,
 	}
 	steps, err := s.trainSteps(ctx, trainer, c)
 	if e := n.close(); err == nil {
 		err = e
 	}
 	return steps, err
+}
+
+// trainer is what takes the steps of a load, with its clock, on a session that the caller closes.
+func (s *Subject) trainer(l Load) (*grpo.Trainer[int], *clock, *session, error) {
+	if err := s.check(l); err != nil {
+		return nil, nil, nil, err
+	}
+	if l.Samples < 2 || l.Prompts < 1 {
+		return nil, nil, nil, fmt.Errorf("a step of %d prompts and %d samples: at least 1 and 2 are needed", l.Prompts, l.Samples)
+	}
+	ad, learner, err := s.learner(l)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	n, err := s.session(l, ad)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	c := &clock{policy: learner, load: l, subject: s, spent: map[string]time.Duration{}}
+	c.source = &rollout.Source{Engine: n.eng, Adapter: 1, Limit: l.Tokens, Temperature: 1, Vocab: s.Decoder.Config.Vocab, Seed: s.Seed}
+	return &grpo.Trainer[int]{
+		Config:  grpo.Config{Loss: "grpo", Advantage: "group", EpsilonLow: 0.2, EpsilonHigh: 0.28, KL: 0.04, Length: l.Tokens},
+		Sampler: c, Scorer: c, Policy: c, Device: n.eng, Group: l.Samples, TokensPerBatch: microTokens,
+	}, c, n, nil
 }
 
 // learner is a new adapter and what trains it.

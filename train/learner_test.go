@@ -160,14 +160,38 @@ func TestDamagedCheckpoint(t *testing.T) {
 
 // A gradient that is not a number is refused with its tensor's name, and nothing is changed.
 func TestUpdateRefusesNaN(t *testing.T) {
-	l := learner(t, false)
-	steps(t, l, 1, 256)
-	before := saved(t, l, t.TempDir())
-	if _, err := sft.Step(poisoned{l, float32(math.NaN())}, examples(), 256, 1e-2); err == nil || !strings.Contains(err.Error(), "lora_") {
-		t.Errorf("error %v, want one that names a tensor", err)
+	for full, names := range map[bool]string{false: ".lora_A.weight is not finite", true: ".weight is not finite"} {
+		for _, x := range []float64{math.NaN(), math.Inf(1)} {
+			l := learner(t, full)
+			steps(t, l, 1, 256)
+			before := saved(t, l, t.TempDir())
+			if _, err := sft.Step(poisoned{l, float32(x)}, examples(), 256, 1e-2); err == nil || !strings.Contains(err.Error(), "gradient of model.") || !strings.Contains(err.Error(), names) {
+				t.Errorf("full=%v: error %v, want one that names a tensor", full, err)
+			}
+			if name := differ(before, saved(t, l, t.TempDir())); name != "" {
+				t.Errorf("full=%v: %s has changed", full, name)
+			}
+		}
 	}
-	if name := differ(before, saved(t, l, t.TempDir())); name != "" {
-		t.Errorf("%s has changed", name)
+}
+
+// A step that is too large for its weights is refused too, and a learner that goes on from the checkpoint before
+// it has the state from before.
+func TestUpdateRefusesInfiniteWeights(t *testing.T) {
+	for _, full := range []bool{false, true} {
+		l, root := learner(t, full), t.TempDir()
+		steps(t, l, 1, 256)
+		before := saved(t, l, root)
+		if _, err := sft.Step(l, examples(), 256, math.MaxFloat32); err == nil || !strings.Contains(err.Error(), "weight ") || !strings.Contains(err.Error(), "is not finite") {
+			t.Fatalf("full=%v: error %v, want one that names a weight", full, err)
+		}
+		again := learner(t, full)
+		if passed, err := again.Resume(root); err != nil || len(passed) > 0 {
+			t.Fatal(passed, err)
+		}
+		if name := differ(before, saved(t, again, t.TempDir())); name != "" {
+			t.Errorf("full=%v: %s has changed", full, name)
+		}
 	}
 }
 
