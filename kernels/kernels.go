@@ -142,6 +142,17 @@ type Memory interface {
 	Sync() error
 }
 
+// A Mapper is a Backend whose packed weights can be kept in a file and be used where a file is mapped.
+type Mapper interface {
+	// Layout names the way weights are packed: bytes of another layout mean nothing.
+	Layout() string
+	// Packed is w's memory, whole cache lines. It is not to be written.
+	Packed(w Weight) []byte
+	// Map makes a weight of what Packed returned for one of the same format and shape. It uses the bytes where
+	// they are: they must stay until Unload, and begin at a cache line to be read fast. ok is false if their number is wrong.
+	Map(f Format, rows, cols int, packed []byte) (w Weight, ok bool)
+}
+
 // Forward is what a forward pass needs. Each operation overwrites its first operands.
 // Whatever changes from step to step is a Tensor, not a Go value, so that a recording can be replayed.
 // ids, pos and rows are I32 tensors of one column; everything else is F32 unless it says otherwise.

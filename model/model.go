@@ -66,6 +66,9 @@ type Options struct {
 	Acts    kernels.DType // what rows are rounded to where they meet a frozen matrix: see kernels.Format
 	Context int           // positions; 0: the configuration's
 	Train   bool          // all weights, in float32
+	// Packed, if not nil, has the matrices as the device packed them before, or gets them: Save keeps them. It must stay open
+	// as long as the decoder is used.
+	Packed *weights.Packed
 }
 
 // Load reads a decoder's weights onto a device. A tensor that is missing, has another shape or holds
@@ -82,6 +85,9 @@ func Load(be kernels.Backend, cfg weights.Config, src Source, o Options) (*Decod
 		d.Context = o.Context
 	}
 	l := &loader{be: be, src: src, o: o, d: d}
+	if l.mapper, _ = be.(kernels.Mapper); l.mapper == nil && o.Packed != nil {
+		return nil, fmt.Errorf("%s cannot map packed matrices", be.Name())
+	}
 	d.embed = l.matrix(c.Vocab, c.Hidden, "model.embed_tokens")
 	d.head = d.embed
 	switch {
@@ -114,6 +120,8 @@ type loader struct {
 	o   Options
 	d   *Decoder
 	err error
+
+	mapper kernels.Mapper // nil if the device is none
 }
 
 func (l *loader) layer(i int) layer {
@@ -165,6 +173,9 @@ func (l *loader) read(name string) (weights.Tensor, error) {
 
 // matrix loads the weights of the modules named, stacked by rows.
 func (l *loader) matrix(rows, cols int, modules ...string) linear {
+	if w, ok := l.mapped(rows, cols, modules); ok {
+		return linear{w: w}
+	}
 	var ts []weights.Tensor
 	have, names := 0, make([]string, len(modules))
 	for i, name := range modules {
@@ -195,7 +206,9 @@ func (l *loader) matrix(rows, cols int, modules ...string) linear {
 		l.err = err
 		return linear{}
 	}
-	return linear{w: l.be.Load(f, rows, cols, parts...)}
+	w := l.be.Load(f, rows, cols, parts...)
+	l.keep(w, modules)
+	return linear{w: w}
 }
 
 func (l *loader) trained(rows, cols int, names []string, ts []weights.Tensor) linear {

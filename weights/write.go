@@ -27,6 +27,11 @@ func WriteSafetensors(path string, tensors []Tensor, metadata map[string]string)
 var writeOrder = map[DType]int{I64: 1, F64: 2, F32: 3, BF16: 4, F16: 5}
 
 func encodeSafetensors(w io.Writer, tensors []Tensor, metadata map[string]string) error {
+	return encodeAligned(w, tensors, metadata, 8) // as the format's library does
+}
+
+// encodeAligned has the tensors begin at a multiple of align.
+func encodeAligned(w io.Writer, tensors []Tensor, metadata map[string]string, align int) error {
 	tensors = slices.Clone(tensors)
 	slices.SortFunc(tensors, func(a, b Tensor) int {
 		return cmp.Or(writeOrder[a.Type]-writeOrder[b.Type], cmp.Compare(a.Name, b.Name))
@@ -63,8 +68,8 @@ func encodeSafetensors(w io.Writer, tensors []Tensor, metadata map[string]string
 		at += want
 	}
 	h.WriteByte('}')
-	for h.Len()%8 != 0 {
-		h.WriteByte(' ') // so that the tensors are aligned
+	for (8+h.Len())%align != 0 {
+		h.WriteByte(' ')
 	}
 	if h.Len() > maxHeader {
 		return fmt.Errorf("a header of %d bytes; the format allows %d", h.Len(), maxHeader)

@@ -83,7 +83,7 @@ func openModel(be kernels.Backend, path string, adapters []string, f deviceFlags
 	h.name = strings.TrimSuffix(filepath.Base(filepath.Clean(path)), ".gguf")
 	err = weightsFit(be, files, opts)
 	if err == nil {
-		err = h.load(path, adapters, opts)
+		err = h.load(adapters, f, opts)
 	}
 	if err != nil {
 		files.Close()
@@ -92,7 +92,7 @@ func openModel(be kernels.Backend, path string, adapters []string, f deviceFlags
 	return h, nil
 }
 
-func (h *host) load(path string, adapters []string, opts model.Options) (err error) {
+func (h *host) load(adapters []string, f deviceFlags, opts model.Options) (err error) {
 	if err := h.be.Attach(); err != nil {
 		return err
 	}
@@ -103,8 +103,8 @@ func (h *host) load(path string, adapters []string, opts model.Options) (err err
 	if h.tok != nil {
 		h.forms = local.NewForms(h.tok, h.config.Vocab, h.eos())
 	}
-	if h.dec, err = model.Load(h.be, h.config, h.files, opts); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+	if h.dec, err = f.load(h.be, h.files, opts); err != nil {
+		return err
 	}
 	for _, a := range adapters {
 		name, dir, err := splitPair("adapter", a)

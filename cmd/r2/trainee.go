@@ -59,8 +59,8 @@ func (f *trainFlags) open(o outputFlags) (*trainee, error) {
 	if err := weightsFit(be, base, opts); err != nil {
 		return nil, err
 	}
-	if t.dec, err = model.Load(be, base.Config, base, opts); err != nil {
-		return nil, fmt.Errorf("%s: %w", f.model, err)
+	if t.dec, err = f.load(be, base, opts); err != nil {
+		return nil, err
 	}
 	if f.full {
 		return t, nil

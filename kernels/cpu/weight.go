@@ -46,12 +46,8 @@ func evenly(n, most int) int {
 	return min(ceilDiv(ceilDiv(n, ceilDiv(n, most)), tileRows)*tileRows, most)
 }
 
-// Load packs a frozen weight. Weights of type F16 are kept as f32.
-func (d *Device) Load(f kernels.Format, rows, cols int, src ...[]byte) kernels.Weight {
-	if !d.Holds(f) {
-		d.fail(fmt.Errorf("cpu: there is no product with weights of %v", f))
-		return kernels.Weight{Buf: &weight{freed: true}, Rows: rows, Cols: cols, Format: f}
-	}
+// newWeight is a weight of a format, without memory yet.
+func newWeight(f kernels.Format, rows, cols int) *weight {
 	w := &weight{rows: rows, cols: cols, line: lineF32}
 	switch {
 	case f.Type.Blocks():
@@ -61,6 +57,16 @@ func (d *Device) Load(f kernels.Format, rows, cols int, src ...[]byte) kernels.W
 	case f.Type == kernels.BF16:
 		w.bf16, w.line = true, lineBF16
 	}
+	return w
+}
+
+// Load packs a frozen weight. Weights of type F16 are kept as f32.
+func (d *Device) Load(f kernels.Format, rows, cols int, src ...[]byte) kernels.Weight {
+	if !d.Holds(f) {
+		d.fail(fmt.Errorf("cpu: there is no product with weights of %v", f))
+		return kernels.Weight{Buf: &weight{freed: true}, Rows: rows, Cols: cols, Format: f}
+	}
+	w := newWeight(f, rows, cols)
 	table := rowsOf(f.Type, rows, cols, src)
 	var err error
 	if w.mem, err = allocate(w.Size()); err != nil {
