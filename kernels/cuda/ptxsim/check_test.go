@@ -51,9 +51,9 @@ func TestChecks(t *testing.T) {
 		{"a copy that is waited for", own + copyOwn + waitAll + "ld.shared.u32 %r9, [%r5];\n", ""},
 		{"a copy that is not", own + copyOwn + "ld.shared.u32 %r9, [%r5];\n", "has not been waited for"},
 		{"one group too many", own + copyOwn + "cp.async.wait_group 1;\nld.shared.u32 %r9, [%r5];\n", "has not been waited for"},
-		{"another thread's copy", own + copyOwn + waitAll + loadNext, "nothing has been written to|a race"},
+		{"another thread's copy", own + copyOwn + waitAll + loadNext, "nothing has been written to|a race|has not been waited for"},
 		{"another thread's, with a barrier", own + copyOwn + waitAll + blockSync + loadNext, ""},
-		{"a barrier before the wait", own + copyOwn + blockSync + waitAll + loadNext, "a race"},
+		{"a barrier before the wait", own + copyOwn + blockSync + waitAll + loadNext, "a race|has not been waited for"},
 		{"named barriers of one warp each", own + ofAWarp + storeOwn + "@%p1 bra first;\nbar.sync 2, 32;\nbra on;\nfirst:\nbar.sync 1, 32;\non:\n" + loadPair, ""},
 		{"arrive and sync", own + ofAWarp + "@!%p1 bra second;\n" + storeOwn + "bar.arrive 3, 64;\nbra on;\nsecond:\nbar.sync 3, 64;\n" + loadNext + "on:\n", ""},
 		{"the one that arrives knows nothing", own + ofAWarp + "@!%p1 bra second;\nbar.arrive 3, 64;\nbar.warp.sync 0xffffffff;\n" + loadNext +

@@ -204,15 +204,15 @@ func (w *warp) read(s *shadow, c *cell, how access, lane int) {
 
 // race tells of the access that cannot be, and of the one it races with.
 func (w *warp) race(s *shadow, c *cell, how access, lane int, where string, off uint64) bool {
-	t, code := w.first+lane, w.block.kernel.code
+	code := w.block.kernel.code
 	switch {
-	case c.writer != nobody && c.async && int(c.writer) == t:
-		w.fault(codeLaunch, lane, "%v %s at %d, which a copy of line %d has not brought yet: it has not been waited for",
-			how, where, off, code[c.line].line)
+	case c.writer != nobody && c.async:
+		w.fault(codeLaunch, lane, "%v %s at %d, which the copy that thread %d began in line %d has not brought yet: it has not been waited for",
+			how, where, off, c.writer, code[c.line].line)
 	case c.writer != nobody && c.unit && !w.knows(lane, int(c.writer), c.time):
 		w.fault(codeLaunch, lane, "a race: %v %s at %d, which line %d (%s) brings or uses by itself, and that has not been waited for",
 			how, where, off, code[c.line].line, code[c.line].op)
-	case c.writer != nobody && (c.async || !w.knows(lane, int(c.writer), c.time)):
+	case c.writer != nobody && !w.knows(lane, int(c.writer), c.time):
 		w.fault(codeLaunch, lane, "a race: %v %s at %d, which thread %d writes in line %d (%s), and nothing orders the two",
 			how, where, off, c.writer, code[c.line].line, code[c.line].op)
 	default:
