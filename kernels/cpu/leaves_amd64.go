@@ -5,9 +5,6 @@ package cpu
 import "unsafe"
 
 //go:noescape
-func widenLines(m *move)
-
-//go:noescape
 func transposeF32x16(m *move)
 
 //go:noescape
@@ -44,15 +41,6 @@ func (t *tile) bf16(rows int) {
 		return
 	}
 	t.bf16Go(rows)
-}
-
-// widen copies n > 0 bf16 panel lines to f32 lines.
-func (m *move) widen() {
-	if useAssembly {
-		widenLines(m)
-		return
-	}
-	m.widenGo()
 }
 
 // transpose transposes a block of up to 16 x 16 f32.

@@ -10,9 +10,6 @@ func (t *tile) f32(rows int) { t.f32Go(rows) }
 // bf16 computes a tile of bf16 lines.
 func (t *tile) bf16(rows int) { t.bf16Go(rows) }
 
-// widen copies n bf16 panel lines to f32 lines.
-func (m *move) widen() { m.widenGo() }
-
 // transpose transposes a block of up to 16 x 16 f32.
 func (m *move) transpose() { m.transposeGo() }
 

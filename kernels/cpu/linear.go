@@ -12,7 +12,6 @@ import (
 const (
 	cacheRows    = 400 << 10 // bytes of x that stay in the second cache while panels go by
 	cutInputs    = 1536      // more inputs are cut evenly when there is more than one tile
-	widenFrom    = 25        // rows from which a bf16 panel is widened once, before its tiles
 	prefetchFar  = 4096      // bytes ahead of a stream of panels
 	prefetchers  = 4         // tiles that share the prefetch of the next panel
 	longestRun   = 16        // panels of a piece of work
@@ -152,7 +151,7 @@ type linearBlock struct {
 func (t *linearTask) block(r, rows, k, worker int) linearBlock {
 	b := linearBlock{r: r, rows: rows, k: k, terms: min(t.cutK, t.terms-k), x: unsafe.Add(t.x, r*t.xRow+4*k), xRow: t.xRow}
 	wide, copied := 0, 0
-	if t.w.bf16 && rows >= widenFrom || t.w.blocks != kernels.F32 {
+	if t.w.blocks != kernels.F32 {
 		wide = t.cutK * lanes
 	}
 	if spreads(rows, t.xRow) {
@@ -179,17 +178,12 @@ func (t *linearTask) panel(b linearBlock, p int, next unsafe.Pointer) {
 	if t.bias != nil && b.k+b.terms == t.terms {
 		a.bias = unsafe.Add(t.bias, p*4*lanes)
 	}
-	size, stream, bf16 := a.k*a.line, a.line/2, t.w.bf16
+	size, stream := a.k*a.line, a.line/2
 	streamed := a.panel
 	if len(b.wide) > 0 {
-		m := move{dst: unsafe.Pointer(&b.wide[0]), src: a.panel, n: a.k}
-		if t.w.bf16 {
-			m.widen()
-		} else {
-			m.n /= kernels.BlockLen
-			t.w.widenBlocks(&m)
-		}
-		a.panel, a.line, bf16 = m.dst, lineF32, false
+		m := move{dst: unsafe.Pointer(&b.wide[0]), src: a.panel, n: a.k / kernels.BlockLen}
+		t.w.widenBlocks(&m)
+		a.panel, a.line = m.dst, lineF32
 	}
 	tiles := ceilDiv(b.rows, tileRows)
 	sharers := min(tiles, prefetchers)
@@ -206,7 +200,7 @@ func (t *linearTask) panel(b linearBlock, p int, next unsafe.Pointer) {
 			a.ahead, a.aheadStep = uintptr(a.panel), 0
 		}
 		switch {
-		case bf16:
+		case t.w.bf16:
 			a.bf16(hi - lo)
 		case t.w.pairs:
 			a.pairs(hi - lo)

@@ -10,22 +10,10 @@ import (
 type move struct {
 	dst    unsafe.Pointer // 0
 	src    unsafe.Pointer // 8
-	n      int            // 16: lines to widen, or rows of a block
+	n      int            // 16: blocks to widen, or rows of a block
 	srcRow int            // 24
 	dstRow int            // 32
 	mask   uint32         // 40: bit j allows column j of a block to be read
-}
-
-// widenGo copies n bf16 panel lines to f32 lines.
-func (m *move) widenGo() {
-	for i := range m.n {
-		src := (*[lanes / 2]uint32)(unsafe.Add(m.src, i*lineBF16))
-		dst := (*[lanes]float32)(unsafe.Add(m.dst, i*lineF32))
-		for l, v := range src {
-			dst[l] = math.Float32frombits(v << 16)
-			dst[l+16] = math.Float32frombits(v & 0xffff0000)
-		}
-	}
 }
 
 // transposeGo writes 16 rows of 16: column j of the block of n rows to row j. What the block lacks of

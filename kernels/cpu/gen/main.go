@@ -42,7 +42,6 @@ func files() map[string]string {
 			a.tile(typ, rows)
 		}
 	}
-	a.widen()
 	a.transposeF32()
 	a.transposeBF16()
 	a.transposePairs()

@@ -1,26 +1,5 @@
 package main
 
-// widen writes the copy of bf16 panel lines as f32 lines.
-func (a *assembly) widen() {
-	a.function("widenLines", "m", "move")
-	a.op("MOVQ 0(AX), DI")
-	a.op("MOVQ 8(AX), SI")
-	a.op("MOVQ 16(AX), CX")
-	a.op("VPTERNLOGD $255, Z3, Z3, Z3")
-	a.op("VPSLLD $16, Z3, Z3")
-	a.label("loop")
-	a.op("PREFETCHT0 1024(SI)")
-	a.op("VPSLLD $16, (SI), Z0")
-	a.op("VPANDD (SI), Z3, Z1")
-	a.op("VMOVUPS Z0, (DI)")
-	a.op("VMOVUPS Z1, 64(DI)")
-	a.op("ADDQ $64, SI")
-	a.op("ADDQ $128, DI")
-	a.op("DECQ CX")
-	a.op("JNZ  loop")
-	a.ret()
-}
-
 // transposeF32 writes the transpose of a block of up to 16 rows and 16 columns.
 func (a *assembly) transposeF32() {
 	a.function("transposeF32x16", "m", "move")
