@@ -94,6 +94,20 @@ func TestPrefixReuse(t *testing.T) {
 	check("other weights", req, 32)
 }
 
+// The scores of a prompt are found whatever the chunks it was computed in.
+func TestScoresOfChunks(t *testing.T) {
+	for chunk := 1; chunk <= 9; chunk++ {
+		r := newRig(t, Options{Vocab: testVocab, Context: 64, Chunk: chunk}, 40, 4)
+		req := Request{Prompt: seq(1, 8), Samples: 1, Limit: 2, Sampling: warm, PromptLogProbs: true}
+		r.want(t, req)
+		before := r.Stats()
+		r.want(t, req)
+		if s := r.Stats(); s.Reused-before.Reused != 4 || s.Scored != before.Scored {
+			t.Errorf("chunks of %d: %d tokens reused, want 4, %d scored again", chunk, s.Reused-before.Reused, s.Scored-before.Scored)
+		}
+	}
+}
+
 // While a long prompt is computed in chunks, the others draw a token every step, and no step is over its
 // budget.
 func TestChunkedPrefill(t *testing.T) {

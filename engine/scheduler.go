@@ -161,8 +161,9 @@ func (s *scheduler) commit(tokens []Token) error {
 			q.job.scored(tokens[0])
 			tokens = tokens[1:]
 		}
-		if part.scores > 0 && !q.job.scoring() {
-			s.remember(q.job)
+		// The prompt's last page may be filled in a later step than that which scores its last token.
+		if j := q.job; j.PromptLogProbs && !j.scoring() && (part.scores > 0 || part.draws && q.drawn() == 0) {
+			s.remember(j)
 		}
 		s.count.scored += int64(part.scores)
 		if part.draws {
