@@ -1,6 +1,8 @@
 // Package kernels defines the tensor, the frozen weight and the operations a device must provide.
 package kernels
 
+import "errors"
+
 // A DType is the type of stored elements.
 type DType uint8
 
@@ -213,6 +215,10 @@ type Backward interface {
 	// AdamW takes one step of w. (Loshchilov and Hutter 2019)
 	AdamW(w, m, v, g Tensor, o Adam)
 }
+
+// ErrLost is what a Backend wraps in an error after which the device is of no more use to this process: every
+// Read and Sync after it gives that error again.
+var ErrLost = errors.New("the device is lost to this process")
 
 // A Capturer can record the operations f queues, to launch them again as one.
 type Capturer interface {

@@ -76,7 +76,7 @@ func (r *Runner) replay(s shape, b *batch.Batch, draws []sample.Draw) ([]engine.
 	r.tokens = r.tokens[:len(draws)]
 	clear(r.tokens)
 	if err := r.read(b, draws); err != nil {
-		return nil, r.pass.Explain(err)
+		return nil, r.explain(err)
 	}
 	return r.tokens, nil
 }

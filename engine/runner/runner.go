@@ -4,6 +4,7 @@ package runner
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 
@@ -65,8 +66,16 @@ func (r *Runner) SetAdapter(i int, ad *model.Adapter) {
 }
 
 // Step runs b and draws or scores its wanted rows, with the device to itself. The result is valid until
-// the next Step.
+// the next Step. Once the device is lost, the error is engine.ErrFatal.
 func (r *Runner) Step(b *batch.Batch, draws []sample.Draw) ([]engine.Token, error) {
+	tokens, err := r.step(b, draws)
+	if errors.Is(err, kernels.ErrLost) {
+		err = fmt.Errorf("%w: %w", engine.ErrFatal, err)
+	}
+	return tokens, err
+}
+
+func (r *Runner) step(b *batch.Batch, draws []sample.Draw) ([]engine.Token, error) {
 	if err := r.dec.Backend().Attach(); err != nil {
 		return nil, err
 	}
@@ -110,7 +119,7 @@ func (r *Runner) Step(b *batch.Batch, draws []sample.Draw) ([]engine.Token, erro
 		err = r.read(b, draws)
 	}
 	if err != nil {
-		return nil, r.pass.Explain(err)
+		return nil, r.explain(err)
 	}
 	return r.tokens, nil
 }
@@ -243,6 +252,14 @@ func readBoth(be kernels.Backend, dst []byte, a, b kernels.Tensor) error {
 		return err
 	}
 	return be.Read(dst[n:], b)
+}
+
+// explain looks for what of the pass is not finite, unless the device can compute no more.
+func (r *Runner) explain(err error) error {
+	if errors.Is(err, kernels.ErrLost) {
+		return err
+	}
+	return r.pass.Explain(err)
 }
 
 func float32At(b []byte, i int) float32 {

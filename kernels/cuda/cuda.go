@@ -167,7 +167,7 @@ func (d *Device) fail(err error) {
 		d.err = err
 	}
 	if d.lost == nil && driver.Fatal(err) {
-		d.lost = fmt.Errorf("%w; nothing more can be had of the device: the process must be started again", err)
+		d.lost = fmt.Errorf("%w (%w, which must be started again)", err, k.ErrLost)
 		d.err = d.lost
 	}
 }

@@ -92,13 +92,13 @@ func (d *Device) New(t k.DType, rows, cols int) k.Tensor {
 }
 
 func (d *Device) Free(t k.Tensor) {
-	if !t.Zero() {
+	if !t.Zero() && d.lost == nil { // a lost device's memory has gone
 		d.release(d.memoryOf("Free", t))
 	}
 }
 
 func (d *Device) Unload(w k.Weight) {
-	if !w.Zero() {
+	if !w.Zero() && d.lost == nil {
 		d.release(d.memoryOf("Unload", ofWeight(w)))
 	}
 }
