@@ -33,9 +33,11 @@ type host struct {
 	adapters []string // adapter i+1 is of this name
 	loaded   []*model.Adapter
 
-	files *weights.Model
-	stop  context.CancelFunc
-	done  chan error
+	files   *weights.Model
+	stop    context.CancelFunc
+	done    chan error
+	ended   chan struct{} // closed once the engine has; failure says why, unless it was Close
+	failure error
 }
 
 // hostOptions size the engine.
@@ -79,7 +81,7 @@ func openModel(be kernels.Backend, path string, adapters []string, f deviceFlags
 	if err != nil {
 		return nil, err
 	}
-	h := &host{be: be, files: files, config: files.Config, defaults: files.Generation, done: make(chan error, 1)}
+	h := &host{be: be, files: files, config: files.Config, defaults: files.Generation, done: make(chan error, 1), ended: make(chan struct{})}
 	h.name = strings.TrimSuffix(filepath.Base(filepath.Clean(path)), ".gguf")
 	err = weightsFit(be, files, opts)
 	if err == nil {
@@ -158,8 +160,19 @@ func (h *host) start(o hostOptions) (err error) {
 		Adapters: len(h.loaded), TokensPerStep: o.tokens, MaxSequences: o.sequences})
 	ctx, stop := context.WithCancel(context.Background())
 	h.stop = stop
-	go func() { h.done <- h.eng.Run(ctx) }()
+	go func() {
+		h.failure = h.eng.Run(ctx)
+		close(h.ended)
+		h.done <- h.failure
+	}()
 	return nil
+}
+
+// watch waits until the engine ends, and passes on why if it was not to: the device is lost, say.
+func (h *host) watch(lose context.CancelCauseFunc) {
+	if <-h.ended; h.failure != nil {
+		lose(fmt.Errorf("%s: %w", h.name, h.failure))
+	}
 }
 
 // Close stops the engine and gives the files back.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -67,7 +68,31 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	h := &openai.Handler{Models: models, Ready: hosts.ready, Most: c.Queue,
 		Metrics: promhttp.HandlerFor(hosts.metrics.Registry(), promhttp.HandlerOpts{})}
 	guarded := &openai.Guard{Next: h, Keys: keys, Told: c.log()}
-	return listenAndServe(ctx, l, withPage(guarded, hosts.pool), h.Drain)
+	return hosts.whileWell(ctx, func(ctx context.Context) error {
+		return listenAndServe(ctx, l, withPage(guarded, hosts.pool), h.Drain)
+	})
+}
+
+// whileWell calls serve with a context that ends when an engine does, as when its device is lost: what is asked
+// from then on is answered by 503, until serve has returned. Then that is the error.
+func (o *opened) whileWell(ctx context.Context, serve func(context.Context) error) error {
+	ctx, lose := context.WithCancelCause(ctx)
+	defer lose(nil)
+	for _, c := range o.all {
+		switch c := c.(type) {
+		case *host:
+			go c.watch(lose)
+		case *stack:
+			for _, h := range c.hosts {
+				go h.watch(lose)
+			}
+		}
+	}
+	err := serve(ctx)
+	if cause := context.Cause(ctx); errors.Is(cause, engine.ErrFatal) {
+		return cause
+	}
+	return err
 }
 
 // opened is what a server stands on.
