@@ -8,21 +8,23 @@ import (
 // A block is the threads that share memory and barriers.
 type block struct {
 	*Device
-	kernel     *kernel
-	launch     uint32 // that it is of
-	stamp      uint32 // its own, of all blocks of the device
-	number     int    // in the launch
-	at         [3]int // in the grid
-	size       [3]int // threads
-	grid       [3]int
-	threads    int
-	dynamic    int // bytes of dynamic shared memory
-	params     []byte
-	shared     buffer
-	warps      []*warp
-	barriers   [16]meeting
-	turn       int         // the warp that ran last
-	events     int         // what warps may wait for and has happened
+	kernel   *kernel
+	launch   uint32 // that it is of
+	stamp    uint32 // its own, of all blocks of the device
+	number   int    // in the launch
+	at       [3]int // in the grid
+	size     [3]int // threads
+	grid     [3]int
+	threads  int
+	dynamic  int // bytes of dynamic shared memory
+	params   []byte
+	shared   buffer
+	warps    []*warp
+	barriers [16]meeting
+	turn     int  // the warp that ran last
+	events   int  // what warps may wait for and has happened
+	early    bool // the launch before may not have ended
+
 	agentsFrom int         // the first thread number that is an agent's
 	agentOf    map[any]int // see clock.go
 	mbarriers  map[uint64]*mbarrier
@@ -31,9 +33,6 @@ type block struct {
 	steps  int // that are left until it is taken for one that does not end
 	failed error
 }
-
-// mostSteps is the instructions of warps that a block can take.
-const mostSteps = 1 << 26
 
 // prepare makes the block of a launch, with its warps.
 func (d *Device) prepare(k *kernel, grid, size [3]int, dynamic int, params []byte) *block {
@@ -64,7 +63,7 @@ func (b *block) begin(number int) {
 	b.blockCount++
 	b.number, b.stamp, b.launch = number, b.blockCount, b.launchCount
 	b.at = [3]int{number % b.grid[0], number / b.grid[0] % b.grid[1], number / b.grid[0] / b.grid[1]}
-	b.steps, b.failed, b.turn, b.events = mostSteps, nil, -1, 1
+	b.steps, b.failed, b.turn, b.events = b.mostSteps, nil, -1, 1
 	b.barriers = [16]meeting{}
 	poison(b.shared.bytes)
 	b.shared.ready(len(b.shared.bytes), b.kernel.grainShared, b.stamp)
@@ -84,7 +83,7 @@ func (b *block) begin(number int) {
 			w.copies[l].clear()
 			w.tiles[l].clear()
 		}
-		w.products = products{}
+		w.products, w.depends = products{}, 0
 		b.setSpecials(w)
 	}
 }
@@ -173,12 +172,7 @@ func (b *block) run() error {
 		w, live, running := b.next()
 		switch {
 		case !live:
-			for at, m := range b.mbarriers {
-				if m.copied > m.awaited {
-					b.warps[0].fault(codeLaunch, 0, "ends, and nobody has waited for a copy that completes on the mbarrier at %d", at)
-				}
-			}
-			b.finishStores()
+			b.finish()
 			return b.failed
 		case w != nil:
 			before := b.events
@@ -198,7 +192,7 @@ func (b *block) run() error {
 			return b.failed
 		}
 		if b.steps <= 0 {
-			b.warps[0].fault(codeTimeout, 0, "the block has not ended after %d instructions of warps", mostSteps)
+			b.warps[0].fault(codeTimeout, 0, "the block has not ended after %d instructions of warps", b.mostSteps)
 			return b.failed
 		}
 	}
@@ -230,6 +224,21 @@ func (b *block) next() (w *warp, live, running bool) {
 		}
 	}
 	return nil, live, running
+}
+
+// finish checks what must be so when a block ends, and ends what ends with it.
+func (b *block) finish() {
+	for at, m := range b.mbarriers {
+		if m.copied > m.awaited {
+			b.warps[0].fault(codeLaunch, 0, "ends, and nobody has waited for a copy that completes on the mbarrier at %d", at)
+		}
+	}
+	for i, w := range b.warps {
+		if first := b.warps[i/4*4]; w.products.time != first.products.time {
+			w.fault(codeLaunch, 0, "ends, and its warp has taken part in %d products of its warpgroup, warp %d in %d", w.products.time, first.id, first.products.time)
+		}
+	}
+	b.finishStores()
 }
 
 // deadlock tells where the warps wait.

@@ -50,6 +50,9 @@ func TestChecks(t *testing.T) {
 		{"uninitialised", own + "ld.shared.u32 %r9, [%r5];\n", "nothing has been written to"},
 		{"a copy that is waited for", own + copyOwn + waitAll + "ld.shared.u32 %r9, [%r5];\n", ""},
 		{"a copy that is not", own + copyOwn + "ld.shared.u32 %r9, [%r5];\n", "has not been waited for"},
+		{"a part of what there is to copy", own + "setp.eq.u32 %p1, %r2, 60;\n@%p1 cp.async.ca.shared.global [dyn], [%rd4], 16, 16;\n", ""},
+		{"more than there is to copy", own + "setp.eq.u32 %p1, %r2, 60;\n@%p1 cp.async.ca.shared.global [dyn], [%rd4+16], 16, 4;\n", "4 bytes at offset 256"},
+		{"zeros alone", own + "setp.eq.u32 %p1, %r2, 60;\n@%p1 cp.async.ca.shared.global [dyn], [%rd4+16], 16, 0;\n", ""},
 		{"one group too many", own + copyOwn + "cp.async.wait_group 1;\nld.shared.u32 %r9, [%r5];\n", "has not been waited for"},
 		{"another thread's copy", own + copyOwn + waitAll + loadNext, "nothing has been written to|a race|has not been waited for"},
 		{"another thread's, with a barrier", own + copyOwn + waitAll + blockSync + loadNext, ""},
@@ -79,10 +82,8 @@ func TestChecks(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for _, order := range Orders {
-				if c.name == "never ends" && order != OneAhead {
-					continue
-				}
 				r := newRig(t, Options{Order: order}, module(c.body))
+				r.mostSteps = 10000
 				err := r.launch(1, 64, 256, r.memory(make([]byte, 256)), r.memory(make([]byte, 256)), 0)
 				switch {
 				case c.want == "" && err != nil:
@@ -125,6 +126,26 @@ func TestBlocks(t *testing.T) {
 			if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), strings.Split(want, "|")[0]) && !strings.Contains(err.Error(), want[strings.Index(want, "|")+1:]) {
 				t.Errorf("%s%v: %v, want %q", body, order, err, want)
 			}
+		}
+	}
+}
+
+// A launch that may begin before the last has ended waits before it uses what that wrote.
+func TestEarly(t *testing.T) {
+	for body, want := range map[string]string{
+		"st.global.u32 [%rd5], 1;\n":                       "griddepcontrol.wait has not",
+		"ld.global.u32 %r3, [%rd4];\n":                     "",
+		"griddepcontrol.wait;\nst.global.u32 [%rd5], 1;\n": "",
+	} {
+		r := newRig(t, Options{}, module(body))
+		one := driver.Dim{X: 1, Y: 1, Z: 1}
+		l, args := driver.Launch{Grid: one, Block: one}, new(driver.Args).Add(r.memory(make([]byte, 4)), r.memory(make([]byte, 4)), 0)
+		if err := r.Launch(r.k, l, args); err != nil {
+			t.Fatal(err)
+		}
+		l.Early = true
+		if err := r.Launch(r.k, l, args); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s%v, want %q", body, err, want)
 		}
 	}
 }
@@ -210,17 +231,26 @@ func TestBadCode(t *testing.T) {
 	}
 }
 
-// Whatever the text, loading it ends with kernels or an error.
-func FuzzLoad(f *testing.F) {
+// Whatever the text, loading and running it ends, with or without an error.
+func FuzzRun(f *testing.F) {
 	f.Add(module(own + storeOwn + blockSync + loadNext))
 	f.Add(module("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%f1,%f2,%f3,%f4}, {%r2,%r2,%r2,%r2}, {%r2,%r2}, {%f5,%f6,%f7,%f8};"))
 	f.Add(module("{ .reg .pred q; setp.eq.s32 q, %r1, 0; @!q bra on; }\non: ld.global.v2.u32 {%r3, %r4}, [%rd1+-8]; lop3.b32 %r3, %r3, %r4, %r1, 5;"))
+	f.Add(strings.Replace(module(wgKernel), "sm_80", "sm_90a", 1))
+	f.Add(tileModule(makeBarrier + bringTile + waitTile + copyTile))
 	f.Fuzz(func(t *testing.T, text string) {
 		d := New(Options{})
 		m, err := d.Load([]byte(text))
-		if err == nil {
-			_, _ = d.Function(m, "k")
+		if err != nil {
+			return
 		}
+		f, err := d.Function(m, "k")
+		if err != nil {
+			return
+		}
+		d.mostSteps = 1000
+		r := &rig{t, d, f}
+		_ = r.launch(1, 64, 256, r.memory(make([]byte, 256)), r.memory(make([]byte, 256)), 0)
 	})
 }
 

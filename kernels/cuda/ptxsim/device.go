@@ -36,6 +36,7 @@ type Device struct {
 	lost      error         // the fault after which nothing goes
 
 	launchCount, blockCount uint32
+	mostSteps               int // instructions of warps that a block can take
 
 	stream
 }
@@ -54,7 +55,7 @@ func New(o Options) *Device {
 	if o.Capability == 0 {
 		o.Capability = 90
 	}
-	return &Device{order: o.Order, capability: o.Capability, pinned: map[*byte]bool{}}
+	return &Device{order: o.Order, capability: o.Capability, pinned: map[*byte]bool{}, mostSteps: 1 << 26}
 }
 
 func (d *Device) Name() string { return fmt.Sprintf("simulated sm_%d", d.capability) }

@@ -24,7 +24,7 @@ func (d *Device) Launch(f driver.Function, l driver.Launch, args *driver.Args) e
 		return err
 	}
 	grid, size := [3]int{l.Grid.X, l.Grid.Y, l.Grid.Z}, [3]int{l.Block.X, l.Block.Y, l.Block.Z}
-	return d.queue(work{call: call, kernel: fn.name, run: func() error { return d.runGrid(fn.kernel, grid, size, l.Shared, params) }})
+	return d.queue(work{call: call, kernel: fn.name, run: func() error { return d.runGrid(fn.kernel, grid, size, l, params) }})
 }
 
 // checkLaunch checks the sizes of a launch against the device's and the kernel's limits.
@@ -87,9 +87,10 @@ func (k *kernel) pack(args *driver.Args) ([]byte, error) {
 }
 
 // runGrid runs the blocks of a launch one after another. A fault ends it, and the device.
-func (d *Device) runGrid(k *kernel, grid, size [3]int, dynamic int, params []byte) error {
+func (d *Device) runGrid(k *kernel, grid, size [3]int, l driver.Launch, params []byte) error {
 	d.launchCount++
-	b := d.prepare(k, grid, size, dynamic, params)
+	b := d.prepare(k, grid, size, l.Shared, params)
+	b.early = l.Early
 	n := grid[0] * grid[1] * grid[2]
 	for i := range n {
 		if d.order == LastFirst {

@@ -25,11 +25,16 @@ func pause(c *compiler) {
 	c.in.run = func(w *warp, lanes uint32) { w.yield = true }
 }
 
-// dependency is griddepcontrol: launches run one after another here, so there is nothing to wait for.
+// dependency is griddepcontrol. Launches run one after another here; but one that may begin early must wait before it
+// uses what the launch before it writes, or writes what that uses.
 func dependency(c *compiler) {
-	c.need("wait", "launch_dependents")
+	wait := c.need("wait", "launch_dependents") == "wait"
 	c.count(0, 0)
-	c.in.run = func(w *warp, lanes uint32) {}
+	c.in.run = func(w *warp, lanes uint32) {
+		if wait {
+			w.depends |= lanes
+		}
+	}
 }
 
 // registersAllowed is setmaxnreg: a number that is a multiple of 8 from 24 to 256, for the whole warp.

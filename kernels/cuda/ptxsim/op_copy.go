@@ -121,10 +121,8 @@ func (w *warp) begin(p pending, lane int) bool {
 		s.cells[g].async = true
 	}
 	poison(b.bytes[off : off+uint64(p.all)])
-	if p.n > 0 {
-		if b, _ := w.locate(p.from, p.all, global, reading, lane); b == nil {
-			return false
-		}
+	if w.source(&p, lane); w.block.failed != nil {
+		return false
 	}
 	w.copies[lane].queue = append(w.copies[lane].queue, p)
 	return true
@@ -144,12 +142,28 @@ func (w *warp) finish(p *pending, lane int) bool {
 	}
 	at, now := w.at, w.known[lane]
 	w.known[lane], w.at = p.known, p.line
-	src, off := w.locate(p.from, p.all, global, reading, lane)
-	ok := src != nil && w.observe(src, off, p.all, reading, lane)
+	src, off := w.source(p, lane)
+	ok := src != nil && w.observe(src, off, p.n, reading, lane)
 	w.known[lane] = now
 	if ok {
 		copy(to, src.bytes[off:off+uint64(p.n)])
 		w.at = at
 	}
 	return ok
+}
+
+// source is where a copy reads its n bytes, in memory that is aligned for all of them.
+func (w *warp) source(p *pending, lane int) (*buffer, uint64) {
+	if p.from%uint64(p.all) != 0 {
+		w.fault(codeMisaligned, lane, "copies %d bytes from %#x, which is no multiple of that", p.all, p.from)
+		return nil, 0
+	}
+	if p.n == 0 {
+		return nil, 0
+	}
+	b, why := w.block.find(p.from, p.n)
+	if b == nil {
+		w.fault(codeAddress, lane, "copies %s", why)
+	}
+	return b, p.from & (1<<offsetBits - 1)
 }

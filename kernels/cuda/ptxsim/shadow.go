@@ -258,6 +258,10 @@ func (w *warp) observeGlobal(b *buffer, off uint64, n int, how access, lane int)
 		}
 		u := &s.blocks[g]
 		if u.launch != w.block.launch {
+			if w.block.early && u.launch == w.block.launch-1 && w.depends>>lane&1 == 0 && (u.write|u.strongW != 0 || how&writing != 0) {
+				w.fault(codeLaunch, lane, "a race: %v global memory at %d, which the launch before uses, and griddepcontrol.wait has not been come to", how, g<<s.grain)
+				return false
+			}
 			*u = use{launch: w.block.launch}
 		}
 		if !u.put(how, me) {

@@ -22,6 +22,8 @@ type warp struct {
 	yield   bool     // it found that it has to wait for others, and will look again
 	idle    int      // the block's events when it did
 
+	depends uint32 // lanes that have waited for the launch before
+
 	time     [32]uint32 // see clock.go
 	known    [32][]uint32
 	fenced   [32][]uint32
