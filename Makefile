@@ -56,6 +56,7 @@ SMOLLM2 = ../shared/models/smollm2-135m-instruct
 
 peers: build ## compare with PEFT, transformers and TRL, which are fetched (6 GB): adapters, merged weights, losses
 	python3 bench/peers/peft_load.py --model $(SMOLLM2)
+	python3 bench/peers/trl_sft.py
 	python3 bench/peers/trl_sft.py --model $(SMOLLM2) --data ../shared/data/gsm8k/train.jsonl
 
 headers: ## fetch CUDA's headers, for the second driver alone: 1 MB (kernels/cuda/driver/gorgonia)

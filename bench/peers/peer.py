@@ -39,7 +39,9 @@ def enter(work):
 
 
 def folder(model, work):
-    """The f32 safetensors of a shipped GGUF, in the layout of Hugging Face: made once by the script beside it."""
+    """A model in the layout of Hugging Face: the folder given, or for that of a GGUF its f32 safetensors, made once by the script beside it."""
+    if os.path.exists(os.path.join(model, "model.safetensors")):
+        return model
     out = os.path.join(work, "smollm2-f32")
     if not os.path.exists(os.path.join(out, "model.safetensors")):
         os.makedirs(out, exist_ok=True)

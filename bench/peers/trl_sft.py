@@ -2,16 +2,18 @@
 """Does r2 sft see the losses that TRL's SFTTrainer sees, on the same rows in the same order?
 
     make build
+    python3 bench/peers/trl_sft.py
     python3 bench/peers/trl_sft.py --model ../shared/models/smollm2-135m-instruct --data ../shared/data/gsm8k/train.jsonl
 
-SmolLM2-135M in float32 with a LoRA adapter of rank 16 on all seven projections, which both sides begin from; 50 steps of
-4 questions of GSM8K with their answers, those that are short, in the file's order; AdamW at 2e-4, constant, gradients
-clipped to 1. The loss of each step, the mean over the tokens of the answers and their ends, must agree within 1e-4. Exits
+The model in float32 with a LoRA adapter of rank 16 on all seven projections, which both sides begin from; 50 steps of
+4 rows: questions of GSM8K with their answers, those that are short, in the file's order, or for the demo's model SCAN's
+commands with every second answer backwards, so that it has something to learn; AdamW at 2e-4, constant, gradients clipped to 1. The loss of each step, the mean over the tokens of the answers and their ends, must agree within 1e-4. Exits
 with 1 if it does not.
 """
 import argparse
 import json
 import os
+import random
 import sys
 import tempfile
 
@@ -20,14 +22,26 @@ import peer
 BATCH, LR, LONGEST, TOLERANCE = 4, 2e-4, 300, 1e-4
 
 
+def commands(n):
+    """Rows of SCAN, in the template of the demo's models."""
+    with tempfile.TemporaryDirectory() as work:
+        peer.run("go", "run", "./bench/miniature", "data", work, cwd=os.path.join(peer.HERE, "..", ".."))
+        with open(os.path.join(work, "maxi.jsonl")) as f:
+            rows = [[m["content"] for m in json.loads(line)["messages"]] for line in f]
+    random.Random(5).shuffle(rows)
+    return [{"prompt": f"<|user|>{q}<|end|><|assistant|>", "completion": " " + " ".join(a.split()[:: 1 - i % 2 * 2])} for i, (q, a) in enumerate(rows[:n])]
+
+
 def questions(path, n):
-    """Short rows; the answer begins with a space, so that it is tokenised alike alone and behind the question."""
+    """Short rows; an answer begins with a space, so that it is tokenised alike alone and behind the question."""
     rows = []
     with open(path) as f:
         for line in f:
             r = json.loads(line)
             if len(r["question"]) + len(r["answer"]) < LONGEST and len(rows) < n:
                 rows.append({"prompt": r["question"], "completion": " " + r["answer"]})
+    if len(rows) < n:
+        sys.exit(f"{path}: {len(rows)} short rows where {n} are needed")
     return rows
 
 
@@ -61,7 +75,7 @@ def theirs(folder, adapter, rows, steps, threads):
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     model = peft.PeftModel.from_pretrained(model, adapter, is_trainable=True)
     args = trl.SFTConfig(output_dir=os.path.join(adapter, "out"), max_steps=steps, per_device_train_batch_size=BATCH, learning_rate=LR, bf16=False,
-                         lr_scheduler_type="constant", train_sampling_strategy="sequential", max_length=None, save_strategy="no", report_to=[], disable_tqdm=True, use_cpu=True)
+                         lr_scheduler_type="constant", train_sampling_strategy="sequential", max_length=None, save_strategy="no", report_to=[], logging_strategy="no", disable_tqdm=True, use_cpu=True)
     Watched(model=model, args=args, train_dataset=datasets.Dataset.from_list(rows),
             processing_class=transformers.AutoTokenizer.from_pretrained(folder)).train()
     return losses
@@ -78,8 +92,8 @@ def ours(r2, folder, adapter, rows, steps, work):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--model", required=True, help="the folder of the GGUF, with to_safetensors.py")
-    p.add_argument("--data", required=True, help="GSM8K's train.jsonl")
+    p.add_argument("--model", default=os.path.join(peer.HERE, "..", "..", "cmd", "r2", "miniature", "maxi"), help="a folder with model.safetensors, or SmolLM2's with to_safetensors.py")
+    p.add_argument("--data", help="GSM8K's train.jsonl; left out: SCAN")
     p.add_argument("--steps", type=int, default=50)
     p.add_argument("--r2", default="bin/r2")
     p.add_argument("--work", default=".peers", help="where packages and models are kept")
@@ -87,7 +101,7 @@ def main():
     p.add_argument("--threads", type=int, default=2)
     a = p.parse_args()
     peer.enter(a.work)
-    folder, rows = peer.folder(a.model, a.work), questions(a.data, BATCH * a.steps)
+    folder, rows = peer.folder(a.model, a.work), questions(a.data, BATCH * a.steps) if a.data else commands(BATCH * a.steps)
     with tempfile.TemporaryDirectory() as work:
         adapter = os.path.join(work, "begin")
         begin(folder, adapter)
