@@ -29,11 +29,11 @@ SMALL = {"prompts": 2, "samples": 8, "prompt": 16, "tokens": 8}
 # Arguments of GRPOConfig, and the type of the weights. The first is what the target of 3 speaks of.
 VARIANTS = {
     "f32": ("float32", {"bf16": False}),
-    "as it comes": ("float32", {}),
-    "f32, nothing computed twice, 16 rows": ("float32", {"bf16": False, "gradient_checkpointing": False, "per_device_train_batch_size": 16}),
-    "f32, nothing computed twice, 8 rows": ("float32", {"bf16": False, "gradient_checkpointing": False}),
-    "bf16 weights, nothing computed twice, 16 rows": ("bfloat16", {"bf16": False, "gradient_checkpointing": False, "per_device_train_batch_size": 16}),
     "bf16 weights and autocast, nothing computed twice, 16 rows": ("bfloat16", {"gradient_checkpointing": False, "per_device_train_batch_size": 16}),
+    "f32, nothing computed twice, 16 rows": ("float32", {"bf16": False, "gradient_checkpointing": False, "per_device_train_batch_size": 16}),
+    "as it comes": ("float32", {}),
+    "bf16 weights, nothing computed twice, 16 rows": ("bfloat16", {"bf16": False, "gradient_checkpointing": False, "per_device_train_batch_size": 16}),
+    "f32, nothing computed twice, 8 rows": ("float32", {"bf16": False, "gradient_checkpointing": False}),
 }
 TARGETS = {"f32": 3.0, "best": 2.0}
 
@@ -100,7 +100,8 @@ def theirs(a, variant, folder):
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, timeout=a.limit)
         out, code, errors = done.stdout, done.returncode, done.stderr
     except subprocess.TimeoutExpired as e:
-        out, code, errors = (e.stdout or b"").decode(), 0, ""
+        out, code, errors = e.stdout or "", 0, ""
+        out = out.decode() if isinstance(out, bytes) else out
     if code:
         sys.exit(f"TRL ({variant}): exit {code}\n{errors[-3000:]}")
     return [json.loads(line) for line in out.splitlines() if line.startswith('{"seconds"')][1:]
@@ -129,7 +130,7 @@ def measure(a, folder):
             loads.append(os.getloadavg()[0])
             steps = theirs(a, variant, folder)
             if not steps:
-                left_out.append(f"{variant}, repetition {turn + 1}: two steps took more than {a.limit} s")
+                left_out.append(f"{variant}, repetition {turn + 1}: no step that counts within {a.limit} s")
                 continue
             peer_steps.setdefault(variant, []).extend(steps)
             print(f"TRL {variant}: {statistics.median(s['seconds'] for s in steps):.1f} s, load {loads[-1]:.1f}", file=sys.stderr)
