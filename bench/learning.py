@@ -2,7 +2,7 @@
 """Does GRPO teach? Policies that do a task some of the time, trained from three seeds with nothing to go by but a checker.
 
     make build && python3 bench/learning.py --out bench/results/learning.json
-    python3 bench/learning.py --tasks sums --model SmolLM2-135M-Instruct.Q4_1.gguf --steps 200 --seeds 1 --out bench/results/sums.json
+    python3 bench/learning.py --tasks sums --model SmolLM2-135M-Instruct.Q4_1.gguf --out bench/results/sums.json
 
   scan        the largest of the demo's models after a short supervised training on SCAN commands of which a third are
               answered rightly, a third backwards and a third with an action too many; reward 1 for SCAN's answer
@@ -66,14 +66,14 @@ def sums(a, work):
     for _ in range(8):
         rng.shuffle(pairs)
         rows += [{"prompt": f"{x} + {y} =", "completion": rng.choice([" {}", " <answer>{}</answer>", " The answer is {}."]).format(x + y)} for x, y in pairs]
-    run(a.r2, "sft", "--model", a.model, "--dtype", "bf16", "--data", write(work + "/rows.jsonl", rows), "--steps", "60", "--batch", "16", "--lr", "1e-3",
+    run(a.r2, "sft", "--model", a.model, "--dtype", "bf16", "--data", write(work + "/rows.jsonl", rows), "--steps", "150", "--batch", "16", "--lr", "1e-3",
         "--schedule", "cosine", "--lora", "r=8,alpha=16", "--out", work + "/begin", "-q")
     data = write(work + "/sums.jsonl", [{"prompt": f"{x} + {y} =", "answer": f" <answer>{x + y}</answer>"} for x, y in sorted(pairs)])
     judge = "import json, sys\nfor line in sys.stdin:\n    r = json.loads(line); print(json.dumps({'reward': float(r['completion'] == r['answer'])}))\n"
     with open(work + "/judge.py", "w") as f:
         f.write(judge)
     return ["--model", a.model, "--dtype", "bf16", "--init-adapter", work + "/begin/adapter", "--data", data, "--reward-cmd", f"python3 {work}/judge.py",
-            "--prompts", "4", "--samples", "8", "--max-tokens", "12", "--lr", "1e-3", "--kl", "0.01"], 200, 10
+            "--prompts", "8", "--samples", "8", "--max-tokens", "12", "--lr", "3e-4", "--kl", "0.01"], 60, 3
 
 
 def decomposer(a, work):

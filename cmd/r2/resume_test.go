@@ -310,4 +310,11 @@ func TestOtherSettings(t *testing.T) {
 	if code != 1 || !strings.Contains(errs, "lr 0.001") || !strings.Contains(errs, "0.002") {
 		t.Errorf("exit %d: %s", code, errs)
 	}
+	if err := os.Remove(filepath.Join(args[len(args)-1], "config.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	_, errs, code = r2(t, "", append(args, "--lr", "1e-3")...)
+	if code != 1 || !strings.Contains(errs, "no config.yaml") {
+		t.Errorf("without its configuration: exit %d: %s", code, errs)
+	}
 }

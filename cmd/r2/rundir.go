@@ -14,6 +14,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/r2-reasoner/r2/train"
 	"github.com/r2-reasoner/r2/weights"
 )
 
@@ -58,11 +59,22 @@ func openRun(path string, config []setting) (_ *runDir, err error) {
 	have, err := os.ReadFile(r.file("config.yaml"))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		err = writeFile(r.file("config.yaml"), text)
+		if err = r.unclaimed(); err == nil {
+			err = writeFile(r.file("config.yaml"), text)
+		}
 	case err == nil:
 		err = sameConfig(path, have, text)
 	}
 	return r, err
+}
+
+// unclaimed refuses a directory whose checkpoints are of a run that nothing is known about.
+func (r *runDir) unclaimed() error {
+	there, err := train.Checkpoints(r.file("checkpoints"))
+	if err == nil && len(there) > 0 {
+		err = fmt.Errorf("%s has checkpoints but no config.yaml to say of which run; put it back, or use another --out", r.path)
+	}
+	return err
 }
 
 // sameConfig says which settings differ between the run in a directory and the one asked for.
