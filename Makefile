@@ -72,6 +72,10 @@ gpu: ## out/gpu: a script that proves and measures r2 on a machine with a GPU an
 	cp bench/gpu/gpu.sh bench/gpu/peer.py $(GPU)/
 	@du -ch $(GPU)/bin.tar.gz | tail -1
 
+openai-client: ## the openai package for Python, for the test that uses it
+	python3 -m venv .cache/openai
+	.cache/openai/bin/pip install -q openai
+
 miniature: build ## train the models that r2 demo ships, from SCAN (about 15 minutes on two cores)
 	bash bench/miniature/recipe.sh
 

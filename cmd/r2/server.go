@@ -22,14 +22,17 @@ type serverFlags struct {
 	Queue    int    `default:"1024" placeholder:"1024" help:"Answers that may be under way or wait; further ones are refused with 429."`
 }
 
-// How long a client may take, and the service to stop.
+// How long the service has to stop.
 const (
-	headerTimeout = 10 * time.Second
-	bodyTimeout   = time.Minute
-	idleTimeout   = 2 * time.Minute
-	drainTimeout  = 30 * time.Second
-	lastTimeout   = 2 * time.Second // to tell those that did not finish
+	drainTimeout = 30 * time.Second
+	lastTimeout  = 2 * time.Second // to tell those that did not finish
 )
+
+// newServer is a service with the time that clients have for their headers, for all of a request, and between two.
+func newServer(h http.Handler, header, body, idle time.Duration) *http.Server {
+	return &http.Server{Handler: h, ReadHeaderTimeout: header, ReadTimeout: body, IdleTimeout: idle, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(slog.NewJSONHandler(os.Stderr, nil), slog.LevelWarn)}
+}
 
 // keysVariable holds keys where no file does.
 const keysVariable = "R2_API_KEYS"
@@ -102,9 +105,8 @@ func (c *serveCmd) log() func(openai.Record) {
 func listenAndServe(ctx context.Context, l net.Listener, h http.Handler, drain func(context.Context) error) error {
 	base, end := context.WithCancelCause(context.Background())
 	defer end(nil)
-	s := &http.Server{Handler: h, ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 64 << 10,
-		BaseContext: func(net.Listener) context.Context { return base },
-		ErrorLog:    slog.NewLogLogger(slog.NewJSONHandler(os.Stderr, nil), slog.LevelWarn)}
+	s := newServer(h, 10*time.Second, time.Minute, 2*time.Minute)
+	s.BaseContext = func(net.Listener) context.Context { return base }
 	failed := make(chan error, 1)
 	go func() { failed <- s.Serve(l) }()
 	select {

@@ -2,12 +2,18 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/r2-reasoner/r2/router"
+	"github.com/r2-reasoner/r2/router/openai"
 )
 
 // Without keys only loopback is served, unless that is said.
@@ -96,6 +102,61 @@ func TestServeWithKeys(t *testing.T) {
 	for _, secret := range []string{key, "0123456788", "thrice", "I_JUMP"} {
 		if strings.Contains(log, secret) {
 			t.Errorf("the log has %q in it: %s", secret, log)
+		}
+	}
+}
+
+// Thousands of connections that send nothing, or a header or a body a byte at a time, do not keep others from being
+// answered, and are closed when their time is up.
+func TestSlowClients(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := router.CompleteFunc(func(context.Context, router.Request) (router.Completion, error) {
+		return router.Completion{Text: "well", Finish: router.FinishStop}, nil
+	})
+	s := newServer(&openai.Handler{Models: openai.Completers{"m": whole}}, 2*time.Second, 3*time.Second, 3*time.Second)
+	failed := make(chan error, 1)
+	go func() { failed <- s.Serve(l) }()
+	defer func() {
+		s.Close()
+		<-failed
+	}()
+	beginnings := []string{"", "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-Slow: ",
+		"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{\"model\":"}
+	var open []net.Conn
+	for i := range 2000 {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Logf("%d connections are what this machine gives", i)
+			break
+		}
+		defer c.Close()
+		if _, err := io.WriteString(c, beginnings[i%len(beginnings)]); err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, c)
+	}
+	began := time.Now()
+	r, err := http.Post("http://"+l.Addr().String()+"/v1/chat/completions", "application/json", strings.NewReader(`{"model":"m","messages":[{"role":"user","content":"?"}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(r.Body)
+	r.Body.Close()
+	if err != nil || !strings.Contains(string(b), "well") {
+		t.Errorf("%s, %v", b, err)
+	}
+	t.Logf("answered beside %d slow clients in %v", len(open), time.Since(began))
+	for i, c := range open {
+		c.SetReadDeadline(time.Now().Add(60 * time.Second))
+		answer, err := io.ReadAll(c)
+		if err != nil {
+			t.Fatalf("connection %d is still open: %v", i, err)
+		}
+		if i%3 == 2 && !strings.Contains(string(answer), "408") {
+			t.Fatalf("a body that does not come: %q", answer)
 		}
 	}
 }

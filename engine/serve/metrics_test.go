@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -83,4 +86,31 @@ func TestRouterMetrics(t *testing.T) {
 	wantLines(t, exposed(m), `r2:router_questions_total 3`, `r2:router_one_step_plans_total 1`, `r2:router_plan_repairs_total 2`, `r2:router_unparseable_total 1`,
 		`r2:router_cost_usd_total 0.75`, `r2:router_allocations_total{model="small"} 2`, `r2:router_allocations_total{model="large"} 1`,
 		`r2:router_pool_errors_total{model="small"} 1`, `r2:router_plan_length_sum 3`, `r2:router_plan_length_count 2`)
+}
+
+// The dashboard asks for nothing that is not exposed.
+func TestDashboard(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join("..", "..", "docs", "grafana.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := play(t, &script{texts: []string{"ab"}}, plainTemplate)
+	host.Metrics = NewMetrics()
+	host.Metrics.Watch("base", host.Engine)
+	c := &Catalog{}
+	if err := c.Add(openai.Card{Name: "m"}, &Model{Host: host}); err != nil {
+		t.Fatal(err)
+	}
+	complete(t, &openai.Handler{Models: c}, `"prompt":"p"`)
+	host.Metrics.trace(&router.Trace{Steps: []router.Step{{Model: "small"}}, Calls: []router.Call{{Model: "small", Error: "busy"}}}, nil)
+	text := exposed(host.Metrics)
+	names := regexp.MustCompile(`r2:[a-z0-9_]+`).FindAllString(string(b), -1)
+	if len(names) < 20 {
+		t.Errorf("only %d names", len(names))
+	}
+	for _, name := range names {
+		if !strings.Contains(text, "\n"+name) {
+			t.Errorf("%s is not exposed", name)
+		}
+	}
 }
