@@ -31,10 +31,14 @@ fi
 model=$work/model-$shape
 
 failed=()
-# step NAME SECONDS COMMAND...: runs a command for at most so long, and goes on whatever comes of it.
+part_start=0 part_limit=580 # seconds of a part, so that it ends within ten minutes
+# step NAME SECONDS COMMAND...: runs a command for at most so long, and no longer than the part has left, and goes
+# on whatever comes of it.
 step() {
-  local name=$1 limit=$(($2 * slow)) start=$SECONDS; shift 2
+  local name=$1 limit=$(($2 * slow)) left=$((part_limit * slow - SECONDS + part_start)) start=$SECONDS; shift 2
   printf '\n== %s (%s)\n' "$name" "$(date +%T)"
+  if [ $left -lt 5 ]; then echo "-- $name: no time is left for it"; failed+=("$name"); return; fi
+  [ $limit -le $left ] || limit=$left
   timeout --kill-after=5 "$limit" "$@"
   local code=$?
   if [ $code = 124 ] || [ $code = 137 ]; then echo "-- $name: stopped after $limit s"; elif [ $code != 0 ]; then echo "-- $name: FAILED ($code)"; fi
@@ -46,7 +50,7 @@ missing() { printf '\n== %s: left out: %s\n' "$1" "$2"; }
 # tests BINARY FOLDER PATTERN: a package's tests, in its folder, without those that are left out here.
 tests() { (cd "$root/$2" && "$work/$1" -test.run "$3" -test.v -test.timeout 9m 2>&1 | grep -v '^=== \|^    --- PASS\|^        --- PASS'); }
 export -f gpu tests; export work root rows shape out model
-run() { step "$1" "$2" bash -c "$3"; }
+run() { step "$1" "$2" bash -o pipefail -c "$3"; }
 
 machine() {
   [ -d "$root/.git" ] && git -C "$root" log -1 --format='commit %h of %cs' 2>/dev/null
@@ -125,7 +129,7 @@ print((sorted(p for s in site.getsitepackages() for p in glob.glob(s + "/nvidia/
 parts=${*:-check sanitize time}
 for part in $parts; do
   case $part in check) f=check ;; sanitize) f=sanitize ;; time) f=time_part ;; *) echo "gpu.sh: there is no part $part: check, sanitize or time" >&2; exit 2 ;; esac
-  start=$SECONDS
+  start=$SECONDS part_start=$SECONDS
   $f > >(tee "$out/$part.log") 2>&1
   wait $! 2>/dev/null
   echo "== $part: $((SECONDS - start)) s"
