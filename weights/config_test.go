@@ -114,7 +114,7 @@ func TestConfigTaken(t *testing.T) {
 }
 
 func TestGenerationRefused(t *testing.T) {
-	for _, bad := range []string{`{"temperature":"hot"}`, `{"top_p":-1}`, `{"top_k":0.5}`, `{"eos_token_id":{}}`, `[]`, `{"do_sample":1}`} {
+	for _, bad := range []string{`{"max_new_tokens":0}`, `{"max_new_tokens":"a"}`, `{"temperature":"hot"}`, `{"top_p":-1}`, `{"top_k":0.5}`, `{"eos_token_id":{}}`, `[]`, `{"do_sample":1}`} {
 		if _, err := ParseGeneration([]byte(bad)); err == nil {
 			t.Errorf("%s was taken", bad)
 		}

@@ -11,6 +11,7 @@ type Generation struct {
 	DoSample                                   *bool // false: greedy
 	Temperature, TopP, MinP, RepetitionPenalty *float64
 	TopK                                       *int
+	MaxNewTokens                               *int // most tokens of an answer
 }
 
 // ParseGeneration reads a generation_config.json.
@@ -37,6 +38,13 @@ func ParseGeneration(b []byte) (Generation, error) {
 	if o.has("top_k") {
 		v := o.integer("top_k", 0)
 		g.TopK = &v
+	}
+	if o.has("max_new_tokens") {
+		v := o.integer("max_new_tokens", 0)
+		g.MaxNewTokens = &v
+		if v < 1 && o.err == nil {
+			return g, fmt.Errorf("max_new_tokens %d: want at least 1", v)
+		}
 	}
 	if o.has("do_sample") {
 		v := o.boolean("do_sample", false)
@@ -65,6 +73,9 @@ func (g Generation) JSON() []byte {
 	}
 	if g.TopK != nil {
 		m["top_k"] = *g.TopK
+	}
+	if g.MaxNewTokens != nil {
+		m["max_new_tokens"] = *g.MaxNewTokens
 	}
 	if g.DoSample != nil {
 		m["do_sample"] = *g.DoSample

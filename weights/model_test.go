@@ -147,6 +147,7 @@ func TestGeneration(t *testing.T) {
 	if d := cmp.Diff(want, m.Generation); d != "" {
 		t.Errorf("(-want +have):\n%s", d)
 	}
+	want.MaxNewTokens = &twenty
 	again, err := weights.ParseGeneration(want.JSON())
 	if d := cmp.Diff(want, again); err != nil || d != "" {
 		t.Errorf("written and read (-want +have): %v\n%s", err, d)

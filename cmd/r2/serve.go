@@ -219,5 +219,9 @@ func (h *host) serving() (*serve.Host, error) {
 	if r := h.defaults.RepetitionPenalty; r != nil {
 		p.Repetition = *r
 	}
-	return &serve.Host{Engine: h.eng, Tokenizer: h.tok, Forms: h.forms, Defaults: p, EOS: h.eos(), Vocab: h.config.Vocab, Context: h.context}, nil
+	most := 0
+	if n := h.defaults.MaxNewTokens; n != nil {
+		most = *n
+	}
+	return &serve.Host{MaxTokens: most, Engine: h.eng, Tokenizer: h.tok, Forms: h.forms, Defaults: p, EOS: h.eos(), Vocab: h.config.Vocab, Context: h.context}, nil
 }

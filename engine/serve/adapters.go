@@ -116,7 +116,7 @@ const longestName = 256
 
 // Load brings an adapter in from the source's root, or replaces one.
 func (c *Catalog) Load(ctx context.Context, l openai.AdapterLoad) (generation int, err error) {
-	if c.Source == nil {
+	if c.Source == nil || c.Source.Root == nil {
 		return 0, fmt.Errorf("loading adapters: %w: the server was started without a directory for them (--adapter-root)", openai.ErrForbidden)
 	}
 	if strings.ContainsFunc(l.Name, unicode.IsControl) || len(l.Name) > longestName {
@@ -220,9 +220,6 @@ var adapterFiles = []struct {
 // read opens an adapter below the root. Its files are copied first: what changes them while they are read cannot
 // change what is loaded, and what is not below the root is not reached, by symbolic links either.
 func (s *Source) read(path string) (a engine.Adapter, err error) {
-	if s.Root == nil {
-		return a, errors.New("the server was started without a directory for adapters (--adapter-root)")
-	}
 	rel := path
 	if filepath.IsAbs(path) {
 		if rel, err = filepath.Rel(s.Root.Name(), path); err != nil {

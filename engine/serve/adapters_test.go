@@ -178,7 +178,7 @@ func TestTraversal(t *testing.T) {
 	s.load(t, `"lora_name":"`+strings.Repeat("x", 300)+`","lora_path":"in"`, 400, "at most 256 bytes")
 	s.load(t, `"lora_name":"x","lora_path":"fine"`, 200, `"generation":1`)
 	s.Models.(*Catalog).Source.Root = nil
-	s.load(t, `"lora_name":"y","lora_path":"in"`, 400, "--adapter-root")
+	s.load(t, `"lora_name":"y","lora_path":"in"`, 403, "--adapter-root")
 	s.Models = openai.Completers{}
 	s.load(t, `"lora_name":"y","lora_path":"in"`, 403, "not loaded and unloaded here")
 }
