@@ -29,6 +29,8 @@ type blockTile struct {
 	outRow int            // 56: bytes
 	bias   unsafe.Pointer // 64: or nil
 	mask   uint32         // 72: bit l allows lane l to be read and written
+
+	ahead unsafe.Pointer // 80: as many bytes as the blocks have are prefetched from here on
 }
 
 // A record is 32 rounded elements of a row of x, and what their products need.

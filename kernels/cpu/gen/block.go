@@ -25,8 +25,16 @@ func (b blocked) size() int {
 	return b.quants + 64
 }
 
-// blockDots writes, for each type, the sums of blocks of a panel with rows of rounded x. DI is the block,
-// SI x's block and R8 the sums; Z16 … hold the block's integers, Z0 and Z1 its scales, Z2 and Z3 its minima.
+// prefetch is the instruction: the next panel of bytes goes to the second cache, which has room for it.
+func (b blocked) prefetch() string {
+	if b.nibbles {
+		return "PREFETCHT0"
+	}
+	return "PREFETCHT1"
+}
+
+// blockDots writes, for each type, the sums of blocks of a panel with rows of rounded x. DI is the block, DX
+// what is prefetched, SI x's block and R8 the sums; Z16 … hold the block's integers, Z0 and Z1 its scales, Z2 and Z3 its minima.
 func (a *assembly) blockDots() {
 	for _, b := range blockTypes {
 		a.function("dots"+b.name, "t", "blockTile")
@@ -36,10 +44,11 @@ func (a *assembly) blockDots() {
 		a.op("MOVQ 24(AX), CX")
 		a.op("MOVQ 32(AX), R9")
 		a.op("MOVQ 40(AX), R10")
+		a.op("MOVQ 80(AX), DX")
 		a.nibbleMask(b)
 		a.label("block")
 		for i := range b.size() / 64 {
-			a.op("PREFETCHT0 %d(DI)", 4096+64*i)
+			a.op("%s %d(DX)", b.prefetch(), 64*i)
 		}
 		a.integers(b)
 		a.op("VCVTPH2PS %d(DI), Z0", b.quants)
@@ -58,6 +67,7 @@ func (a *assembly) blockDots() {
 		a.op("DECQ R13")
 		a.op("JNZ  row")
 		a.op("ADDQ $%d, DI", b.size())
+		a.op("ADDQ $%d, DX", b.size())
 		a.op("ADDQ R10, SI")
 		a.op("DECQ CX")
 		a.op("JNZ  block")
