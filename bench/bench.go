@@ -15,7 +15,7 @@ import (
 
 // A Row is one measurement. Bound is what the roof allows and Reached what was measured, both in Unit
 // and the more the better; Share is Reached/Bound. Both are 0 where the roof says nothing. Share exceeds 1 where the caches hold what the bound
-// reads from memory. Flops and Bytes are what an operation of "kernels" computes and moves.
+// reads from memory, and where rows are rounded: the roof is of float32 arithmetic. Flops and Bytes are what an operation of "kernels" computes and moves.
 type Row struct {
 	Bench   string    `json:"bench"` // kernels, prefill, decode, group or grpo
 	Case    string    `json:"case"`
