@@ -280,7 +280,8 @@ func (s *shelf) soakOne(t *testing.T, server *httptest.Server, rng *rand.Rand) {
 // shipped is a host of a model that the program ships.
 func shipped(t *testing.T) *Host {
 	t.Helper()
-	return openShipped(t, filepath.Join("..", "..", "cmd", "r2", "miniature", "maxi"))
+	host, _ := openShipped(t, filepath.Join("..", "..", "cmd", "r2", "miniature", "maxi"))
+	return host
 }
 
 // A call's answer is the same to the bit alone and among others, whole and streamed, and its raw log-probabilities are
