@@ -7,123 +7,126 @@ import (
 	"testing"
 )
 
-// A loop over bits, one at a time, is what the instructions on bits must give.
+func bit(v uint64, i int) uint64 { return v >> i & 1 }
+
+// bitInstructions say by loops over bits, one at a time, what the instructions on bits must give.
+var bitInstructions = []struct {
+	text, out string
+	in        []string
+	f         func(x []uint64) uint64
+}{
+	{"popc.b32 $0, $1", "u32", []string{"b32"}, func(x []uint64) (n uint64) {
+		for i := range 32 {
+			n += bit(x[0], i)
+		}
+		return n
+	}},
+	{"popc.b64 $0, $1", "u32", []string{"b64"}, func(x []uint64) (n uint64) {
+		for i := range 64 {
+			n += bit(x[0], i)
+		}
+		return n
+	}},
+	{"clz.b32 $0, $1", "u32", []string{"b32"}, func(x []uint64) (n uint64) {
+		for i := 31; i >= 0 && bit(x[0], i) == 0; i-- {
+			n++
+		}
+		return n
+	}},
+	{"clz.b64 $0, $1", "u32", []string{"b64"}, func(x []uint64) (n uint64) {
+		for i := 63; i >= 0 && bit(x[0], i) == 0; i-- {
+			n++
+		}
+		return n
+	}},
+	{"brev.b32 $0, $1", "b32", []string{"b32"}, func(x []uint64) (v uint64) {
+		for i := range 32 {
+			v |= bit(x[0], i) << (31 - i)
+		}
+		return v
+	}},
+	{"bfind.u32 $0, $1", "u32", []string{"u32"}, func(x []uint64) uint64 {
+		for i := 31; i >= 0; i-- {
+			if bit(x[0], i) == 1 {
+				return uint64(i)
+			}
+		}
+		return 0xffffffff
+	}},
+	{"bfind.s32 $0, $1", "u32", []string{"s32"}, func(x []uint64) uint64 {
+		for i := 31; i >= 0; i-- {
+			if bit(x[0], i) != bit(x[0], 31) {
+				return uint64(i)
+			}
+		}
+		return 0xffffffff
+	}},
+	{"bfe.u32 $0, $1, $2, $3", "u32", []string{"u32", "u32", "u32"}, func(x []uint64) (v uint64) {
+		for i := range min(int(x[2]&255), 32) {
+			if p := i + int(x[1]&255); p < 32 {
+				v |= bit(x[0], p) << i
+			}
+		}
+		return v
+	}},
+	{"bfe.s32 $0, $1, $2, $3", "s32", []string{"s32", "u32", "u32"}, func(x []uint64) (v uint64) {
+		pos, n := int(x[1]&255), int(x[2]&255)
+		for i := range 32 {
+			p := min(pos+min(i, n-1), 31)
+			if n > 0 {
+				v |= bit(x[0], p) << i
+			}
+		}
+		return v
+	}},
+	{"bfi.b32 $0, $1, $2, $3, $4", "b32", []string{"b32", "b32", "u32", "u32"}, func(x []uint64) uint64 {
+		v := x[1]
+		for i := range min(int(x[3]&255), 32) {
+			if p := i + int(x[2]&255); p < 32 {
+				v = v&^(1<<p) | bit(x[0], i)<<p
+			}
+		}
+		return v
+	}},
+	{"prmt.b32 $0, $1, $2, $3", "b32", []string{"b32", "b32", "b32"}, func(x []uint64) (v uint64) {
+		from := []byte{byte(x[0]), byte(x[0] >> 8), byte(x[0] >> 16), byte(x[0] >> 24), byte(x[1]), byte(x[1] >> 8), byte(x[1] >> 16), byte(x[1] >> 24)}
+		for i := range 4 {
+			b := from[x[2]>>(4*i)&7]
+			if x[2]>>(4*i)&8 != 0 {
+				b = []byte{0, 255}[b>>7]
+			}
+			v |= uint64(b) << (8 * i)
+		}
+		return v
+	}},
+	{"lop3.b32 $0, $1, $2, $3, 0xCA", "b32", []string{"b32", "b32", "b32"}, func(x []uint64) uint64 { return x[0]&x[1] | ^x[0]&x[2] }},
+	{"lop3.b32 $0, $1, $2, $3, 0x96", "b32", []string{"b32", "b32", "b32"}, func(x []uint64) uint64 { return x[0] ^ x[1] ^ x[2] }},
+	{"shf.l.wrap.b32 $0, $1, $2, $3", "b32", []string{"b32", "b32", "u32"}, func(x []uint64) uint64 {
+		return bits.RotateLeft64(x[1]<<32|x[0], int(x[2]&31)) >> 32
+	}},
+	{"shf.r.clamp.b32 $0, $1, $2, $3", "b32", []string{"b32", "b32", "u32"}, func(x []uint64) uint64 {
+		return (x[1]<<32 | x[0]) >> min(x[2], 32)
+	}},
+	{"neg.f32 $0, $1", "f32", []string{"f32"}, func(x []uint64) uint64 { return x[0] ^ 1<<31 }},
+	{"abs.f64 $0, $1", "f64", []string{"f64"}, func(x []uint64) uint64 { return x[0] &^ (1 << 63) }},
+	{"neg.bf16 $0, $1", "bf16", []string{"bf16"}, func(x []uint64) uint64 { return x[0] ^ 1<<15 }},
+	{"selp.b32 $0, $1, $2, $3", "b32", []string{"b32", "b32", "pred"}, func(x []uint64) uint64 {
+		if x[2] != 0 {
+			return x[0]
+		}
+		return x[1]
+	}},
+	{"not.pred $0, $1", "pred", []string{"pred"}, func(x []uint64) uint64 { return map[bool]uint64{x[0] == 0: 1}[true] }},
+	{"and.pred $0, $1, !$2", "pred", []string{"pred", "pred"}, func(x []uint64) uint64 { return map[bool]uint64{x[0] != 0 && x[1] == 0: 1}[true] }},
+	{"mov.b64 {%r11, $0}, $1", "b32", []string{"b64"}, func(x []uint64) uint64 { return x[0] >> 32 }},
+	{"mov.b32 $0, {$1, $2}", "b32", []string{"b16", "b16"}, func(x []uint64) uint64 { return x[0] | x[1]<<16 }},
+	{"cnot.b32 $0, $1", "b32", []string{"b32"}, func(x []uint64) uint64 { return map[bool]uint64{x[0] == 0: 1}[true] }},
+}
+
+// Instructions on bits against their loops.
 func TestBits(t *testing.T) {
-	bit := func(v uint64, i int) uint64 { return v >> i & 1 }
-	rows := []struct {
-		text, out string
-		in        []string
-		f         func(x []uint64) uint64
-	}{
-		{"popc.b32 $0, $1", "u32", []string{"b32"}, func(x []uint64) (n uint64) {
-			for i := range 32 {
-				n += bit(x[0], i)
-			}
-			return n
-		}},
-		{"popc.b64 $0, $1", "u32", []string{"b64"}, func(x []uint64) (n uint64) {
-			for i := range 64 {
-				n += bit(x[0], i)
-			}
-			return n
-		}},
-		{"clz.b32 $0, $1", "u32", []string{"b32"}, func(x []uint64) (n uint64) {
-			for i := 31; i >= 0 && bit(x[0], i) == 0; i-- {
-				n++
-			}
-			return n
-		}},
-		{"clz.b64 $0, $1", "u32", []string{"b64"}, func(x []uint64) (n uint64) {
-			for i := 63; i >= 0 && bit(x[0], i) == 0; i-- {
-				n++
-			}
-			return n
-		}},
-		{"brev.b32 $0, $1", "b32", []string{"b32"}, func(x []uint64) (v uint64) {
-			for i := range 32 {
-				v |= bit(x[0], i) << (31 - i)
-			}
-			return v
-		}},
-		{"bfind.u32 $0, $1", "u32", []string{"u32"}, func(x []uint64) uint64 {
-			for i := 31; i >= 0; i-- {
-				if bit(x[0], i) == 1 {
-					return uint64(i)
-				}
-			}
-			return 0xffffffff
-		}},
-		{"bfind.s32 $0, $1", "u32", []string{"s32"}, func(x []uint64) uint64 {
-			for i := 31; i >= 0; i-- {
-				if bit(x[0], i) != bit(x[0], 31) {
-					return uint64(i)
-				}
-			}
-			return 0xffffffff
-		}},
-		{"bfe.u32 $0, $1, $2, $3", "u32", []string{"u32", "u32", "u32"}, func(x []uint64) (v uint64) {
-			for i := range min(int(x[2]&255), 32) {
-				if p := i + int(x[1]&255); p < 32 {
-					v |= bit(x[0], p) << i
-				}
-			}
-			return v
-		}},
-		{"bfe.s32 $0, $1, $2, $3", "s32", []string{"s32", "u32", "u32"}, func(x []uint64) (v uint64) {
-			pos, n := int(x[1]&255), int(x[2]&255)
-			for i := range 32 {
-				p := min(pos+min(i, n-1), 31)
-				if n > 0 {
-					v |= bit(x[0], p) << i
-				}
-			}
-			return v
-		}},
-		{"bfi.b32 $0, $1, $2, $3, $4", "b32", []string{"b32", "b32", "u32", "u32"}, func(x []uint64) uint64 {
-			v := x[1]
-			for i := range min(int(x[3]&255), 32) {
-				if p := i + int(x[2]&255); p < 32 {
-					v = v&^(1<<p) | bit(x[0], i)<<p
-				}
-			}
-			return v
-		}},
-		{"prmt.b32 $0, $1, $2, $3", "b32", []string{"b32", "b32", "b32"}, func(x []uint64) (v uint64) {
-			from := []byte{byte(x[0]), byte(x[0] >> 8), byte(x[0] >> 16), byte(x[0] >> 24), byte(x[1]), byte(x[1] >> 8), byte(x[1] >> 16), byte(x[1] >> 24)}
-			for i := range 4 {
-				b := from[x[2]>>(4*i)&7]
-				if x[2]>>(4*i)&8 != 0 {
-					b = []byte{0, 255}[b>>7]
-				}
-				v |= uint64(b) << (8 * i)
-			}
-			return v
-		}},
-		{"lop3.b32 $0, $1, $2, $3, 0xCA", "b32", []string{"b32", "b32", "b32"}, func(x []uint64) uint64 { return x[0]&x[1] | ^x[0]&x[2] }},
-		{"lop3.b32 $0, $1, $2, $3, 0x96", "b32", []string{"b32", "b32", "b32"}, func(x []uint64) uint64 { return x[0] ^ x[1] ^ x[2] }},
-		{"shf.l.wrap.b32 $0, $1, $2, $3", "b32", []string{"b32", "b32", "u32"}, func(x []uint64) uint64 {
-			return bits.RotateLeft64(x[1]<<32|x[0], int(x[2]&31)) >> 32
-		}},
-		{"shf.r.clamp.b32 $0, $1, $2, $3", "b32", []string{"b32", "b32", "u32"}, func(x []uint64) uint64 {
-			return (x[1]<<32 | x[0]) >> min(x[2], 32)
-		}},
-		{"neg.f32 $0, $1", "f32", []string{"f32"}, func(x []uint64) uint64 { return x[0] ^ 1<<31 }},
-		{"abs.f64 $0, $1", "f64", []string{"f64"}, func(x []uint64) uint64 { return x[0] &^ (1 << 63) }},
-		{"neg.bf16 $0, $1", "bf16", []string{"bf16"}, func(x []uint64) uint64 { return x[0] ^ 1<<15 }},
-		{"selp.b32 $0, $1, $2, $3", "b32", []string{"b32", "b32", "pred"}, func(x []uint64) uint64 {
-			if x[2] != 0 {
-				return x[0]
-			}
-			return x[1]
-		}},
-		{"not.pred $0, $1", "pred", []string{"pred"}, func(x []uint64) uint64 { return map[bool]uint64{x[0] == 0: 1}[true] }},
-		{"and.pred $0, $1, !$2", "pred", []string{"pred", "pred"}, func(x []uint64) uint64 { return map[bool]uint64{x[0] != 0 && x[1] == 0: 1}[true] }},
-		{"mov.b64 {%r11, $0}, $1", "b32", []string{"b64"}, func(x []uint64) uint64 { return x[0] >> 32 }},
-		{"mov.b32 $0, {$1, $2}", "b32", []string{"b16", "b16"}, func(x []uint64) uint64 { return x[0] | x[1]<<16 }},
-		{"cnot.b32 $0, $1", "b32", []string{"b32"}, func(x []uint64) uint64 { return map[bool]uint64{x[0] == 0: 1}[true] }},
-	}
 	rng := rand.New(rand.NewPCG(1, 9))
-	for _, c := range rows {
+	for _, c := range bitInstructions {
 		words := make([][]uint64, 400)
 		for i := range words {
 			for _, name := range c.in {

@@ -36,8 +36,14 @@ func bigOp(f func(z, a, b *big.Int) *big.Int) func(x []*big.Int) *big.Int {
 	return func(x []*big.Int) *big.Int { return f(new(big.Int), x[0], x[1]) }
 }
 
-// Integer instructions against whole numbers of any size, cut to the type's bits at the end.
-func TestIntegers(t *testing.T) {
+// An integerRow is an instruction, the types of its operands and what it gives: nil where that is not defined.
+type integerRow struct {
+	op, types string
+	out       string // "": the type of the first operand
+	f         func(x []*big.Int) *big.Int
+}
+
+func integerRows() []integerRow {
 	product := bigOp((*big.Int).Mul)
 	high := func(bits int) func(x []*big.Int) *big.Int {
 		return func(x []*big.Int) *big.Int { return new(big.Int).Rsh(product(x), uint(bits)) }
@@ -70,15 +76,10 @@ func TestIntegers(t *testing.T) {
 			return f(new(big.Int), x[0], x[1])
 		}
 	}
-	type row struct {
-		op, types string
-		out       string // "": the type of the first operand
-		f         func(x []*big.Int) *big.Int
-	}
-	rows := []row{}
+	rows := []integerRow{}
 	every := func(op string, names string, n int, f func(x []*big.Int) *big.Int) {
 		for _, name := range strings.Fields(names) {
-			rows = append(rows, row{op + "." + name, strings.TrimSpace(strings.Repeat(name+" ", n)), "", f})
+			rows = append(rows, integerRow{op + "." + name, strings.TrimSpace(strings.Repeat(name+" ", n)), "", f})
 		}
 	}
 	every("add", "s16 u16 s32 u32 s64 u64", 2, bigOp((*big.Int).Add))
@@ -103,20 +104,26 @@ func TestIntegers(t *testing.T) {
 		every("mad.hi", c.name, 3, plus(high(c.bits)))
 	}
 	for narrow, wide := range map[string]string{"s16": "s32", "u16": "u32", "s32": "s64", "u32": "u64"} {
-		rows = append(rows, row{"mul.wide." + narrow, narrow + " " + narrow, wide, product},
-			row{"mad.wide." + narrow, narrow + " " + narrow + " " + wide, wide, plus(product)})
+		rows = append(rows, integerRow{"mul.wide." + narrow, narrow + " " + narrow, wide, product},
+			integerRow{"mad.wide." + narrow, narrow + " " + narrow + " " + wide, wide, plus(product)})
 	}
 	for _, name := range []string{"b16", "b32", "b64"} {
-		rows = append(rows, row{"shl." + name, name + " u32", "", shifted(true)})
+		rows = append(rows, integerRow{"shl." + name, name + " u32", "", shifted(true)})
 	}
 	for _, name := range []string{"s16", "u16", "b16", "s32", "u32", "b32", "s64", "u64", "b64"} {
-		rows = append(rows, row{"shr." + name, name + " u32", "", shifted(false)})
+		rows = append(rows, integerRow{"shr." + name, name + " u32", "", shifted(false)})
 	}
 	for _, from := range []string{"s8", "u8", "s16", "u16", "s32", "u32", "s64", "u64"} {
 		for _, to := range []string{"u16", "s16", "s32", "u32", "s64", "u64"} {
-			rows = append(rows, row{"cvt." + to + "." + from, from, to, func(x []*big.Int) *big.Int { return x[0] }})
+			rows = append(rows, integerRow{"cvt." + to + "." + from, from, to, func(x []*big.Int) *big.Int { return x[0] }})
 		}
 	}
+	return rows
+}
+
+// Integer instructions against whole numbers of any size, cut to the type's bits at the end.
+func TestIntegers(t *testing.T) {
+	rows := integerRows()
 	rng := rand.New(rand.NewPCG(1, 2))
 	for _, c := range rows {
 		in := strings.Fields(c.types)
