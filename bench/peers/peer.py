@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 
@@ -75,7 +76,7 @@ def record(p, a):
             words += [os.path.basename(str(v).rstrip("/")) for v in (value if isinstance(value, list) else [value])]
     return {"date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "machine": machine(),
             "commit": git("rev-parse", "--short", "HEAD"), "changed": bool(git("status", "--porcelain", "--untracked-files=no")),
-            "command": " ".join(words), "packages": PACKAGES[:-1], "go": run("go", "version").split()[2]}
+            "command": shlex.join(words), "packages": PACKAGES[:-1], "go": run("go", "version").split()[2]}
 
 
 def save(record, out, name):
