@@ -4,6 +4,7 @@ package model
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/r2-reasoner/r2/kernels"
 	"github.com/r2-reasoner/r2/weights"
@@ -15,6 +16,9 @@ type Decoder struct {
 	Config  weights.Config
 	Context int // positions there are rotations for
 	Frozen  bool
+	// Widened are the types of the files that the device holds as float32, which takes more room, because it has no
+	// kernel for them, or because matrices that it holds as one have several. In order of type, each once.
+	Widened []weights.DType
 
 	be    kernels.Backend
 	embed linear
@@ -206,9 +210,21 @@ func (l *loader) matrix(rows, cols int, modules ...string) linear {
 		l.err = err
 		return linear{}
 	}
+	if f.Type == kernels.F32 && !l.o.Convert {
+		for _, t := range ts {
+			l.d.widen(t.Type)
+		}
+	}
 	w := l.be.Load(f, rows, cols, parts...)
 	l.keep(w, modules)
 	return linear{w: w}
+}
+
+// widen notes a type that is held as float32.
+func (d *Decoder) widen(t weights.DType) {
+	if at, there := slices.BinarySearch(d.Widened, t); t != weights.F32 && !there {
+		d.Widened = slices.Insert(d.Widened, at, t)
+	}
 }
 
 func (l *loader) trained(rows, cols int, names []string, ts []weights.Tensor) linear {

@@ -2,6 +2,7 @@ package model_test
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -107,4 +108,40 @@ func logProbs(t *testing.T, d *model.Decoder) []float32 {
 		t.Fatal(err)
 	}
 	return lp
+}
+
+// mixed stores the keys' matrices in four bits and the others in eight.
+type mixed struct{ model.Source }
+
+func (s mixed) Tensor(name string) (weights.Tensor, error) {
+	typ := weights.Q8_0
+	if strings.Contains(name, "k_proj") {
+		typ = weights.Q4_0
+	}
+	return recoded{s.Source, typ, false}.Tensor(name)
+}
+
+// What is held as float32 though the files have something smaller is known by its types.
+func TestWidened(t *testing.T) {
+	src := modeltest.Tiny("qwen3", 5)
+	src.Config.FFN = 64
+	for name, c := range map[string]struct {
+		src  model.Source
+		o    model.Options
+		want []weights.DType
+	}{
+		"float32":      {src, model.Options{}, nil},
+		"eight bits":   {recoded{src, weights.Q8_0, false}, model.Options{}, nil},
+		"mixed":        {mixed{src}, model.Options{}, []weights.DType{weights.Q4_0, weights.Q8_0}},
+		"asked for it": {mixed{src}, model.Options{Convert: true, DType: weights.F32}, nil},
+	} {
+		d, err := model.Load(cpu.New(1), src.Config, c.src, c.o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(c.want)
+		if !slices.Equal(d.Widened, c.want) {
+			t.Errorf("%s: widened %v, want %v", name, d.Widened, c.want)
+		}
+	}
 }

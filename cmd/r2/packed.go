@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/r2-reasoner/r2/kernels"
@@ -33,6 +34,9 @@ func (f deviceFlags) load(be kernels.Backend, m *weights.Model, o model.Options)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", m.Path, err)
+	}
+	if len(dec.Widened) > 0 {
+		fmt.Fprintf(os.Stderr, "%s: %s has no kernel for matrices of %v, or for several types in one, and holds them as f32; --dtype chooses another type\n", m.Path, be.Name(), dec.Widened)
 	}
 	return dec, nil
 }
