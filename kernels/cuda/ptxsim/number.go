@@ -29,21 +29,12 @@ func bits64(f float64) uint64 {
 	return math.Float64bits(f)
 }
 
-// fma32 is a·b + c, rounded once. The product is exact in float64; where the sum, rounded there, is no tie of
-// two float32, rounding it again is rounding once.
-func fma32(a, b, c uint32) uint32 {
-	s := float64(float(a))*float64(float(b)) + float64(float(c))
-	if onceMore(math.Float64bits(s)) {
-		return math.Float32bits(float32(s))
-	}
-	return carefulFMA(a, b, c)
-}
-
 // onceMore reports whether a float64 is a number, normal in float32, and no tie of two; or zero.
 func onceMore(u uint64) bool {
 	return u&(1<<29-1) != 1<<28 && uint32(u>>52&0x7ff)-897 < 0x7ff-897 || u<<1 == 0
 }
 
+// carefulFMA is a·b + c, rounded once. The product is exact in float64.
 func carefulFMA(a, b, c uint32) uint32 {
 	return bits32(float32(sumToOdd(float64(float(a))*float64(float(b)), float64(float(c)))))
 }

@@ -84,7 +84,7 @@ func fusedMultiplyAdd(c *compiler) {
 				if lanes>>l&1 == 0 {
 					continue
 				}
-				if s := float64(float(A[l]))*float64(float(B[l])) + float64(float(E[l])); onceMore(math.Float64bits(s)) { // fma32, inlined
+				if s := float64(float(A[l]))*float64(float(B[l])) + float64(float(E[l])); onceMore(math.Float64bits(s)) { // rounding again is rounding once
 					D[l] = math.Float32bits(float32(s))
 				} else {
 					D[l] = carefulFMA(A[l], B[l], E[l])
