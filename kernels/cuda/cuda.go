@@ -1,5 +1,7 @@
 // Package cuda is the Backend of an NVIDIA GPU (sm_80 and later), or of the simulator that runs the same
-// kernels: each operation is a launch or two on one stream, shapes to grid to arguments.
+// kernels: each operation is a launch or two on one stream, shapes to grid to arguments. Compute capability 9.0
+// has its own products with a bf16 weight (ptx/linear90.cu); the name of another device says that it runs
+// the kernels of sm_80.
 //
 // Tensors are f32 in memory. A product with a bf16 weight runs on the matrix units: its activations are
 // split into bf16 pieces, three of which add up to the f32 value (see ptx/linear.cu and Options); f32 weights, f16
@@ -41,6 +43,8 @@ type Device struct {
 
 	mostShared int  // bytes of shared memory that a block can have
 	pieces     int  // bf16 numbers an activation is split into
+	hopper     bool // it has sm_90a's instructions, and products are theirs
+	maps       map[tiling]driver.TensorMap
 	naive      bool // every operation by its first version
 	recording  bool // of a graph
 	recorded   bool // there has been a graph
@@ -87,14 +91,23 @@ func On(gpu driver.Device, o Options) (*Device, error) {
 	if pieces == 0 {
 		return nil, fmt.Errorf("activations are f32 or bf16, not %v", o.Activations)
 	}
-	d := &Device{gpu: gpu, name: "cuda (" + gpu.Name() + ")", kernels: map[string]*kernel{}, pieces: pieces, careful: os.Getenv("R2_DEBUG") >= "3"}
+	d := &Device{gpu: gpu, kernels: map[string]*kernel{}, maps: map[tiling]driver.TensorMap{}, pieces: pieces,
+		careful: os.Getenv("R2_DEBUG") >= "3"}
 	if err := gpu.Bind(); err != nil {
 		return nil, err
+	}
+	has, err := capability(gpu)
+	if err != nil {
+		return nil, err
+	}
+	d.hopper = has == 90 // sm_90a is of this one alone
+	d.name = "cuda (" + gpu.Name() + ")"
+	if !d.hopper {
+		d.name = "cuda (" + gpu.Name() + ", kernels of sm_80)"
 	}
 	if err := d.load(); err != nil {
 		return nil, err
 	}
-	var err error
 	if d.mostShared, err = gpu.Attribute(driver.MaxSharedPerBlock); err != nil {
 		return nil, err
 	}
@@ -111,7 +124,7 @@ func On(gpu driver.Device, o Options) (*Device, error) {
 // load loads every kernel.
 func (d *Device) load() error {
 	for _, m := range ptx.Modules() {
-		if m == ptx.Probe {
+		if m == ptx.Probe || ptx.Hopper(m) && !d.hopper {
 			continue
 		}
 		text := ptx.Text(m)

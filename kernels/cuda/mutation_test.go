@@ -61,7 +61,7 @@ var mutations = []mutation{
 	{"no barrier between tiles", "linear_many", barrier, 0, "", playMany, race},
 	{"a fragment that is not turned", "linear_grad", `(ldmatrix\.sync\.aligned\.m8n8\.x4)\.trans`, 0, "${1}", playMany, otherAnswer},
 	{"no barrier between the gradient's tiles", "linear_grad", barrier, 0, "", playMany, race},
-	{"what is left of an activation is dropped", "pack_tokens", `sub(\.(?:rn\.)?f32\s+%f\d+, %f\d+, )%f\d+;`, 0, "sub${1}%f1;", playFew, otherAnswer},
+	{"what is left of an activation is dropped", "pack_tokens", `sub(\.(?:rn\.)?f32\s+%f\d+, %f\d+, )%f\d+;`, 8, "sub${1}%f1;", playFew, otherAnswer},
 	{"keys are read before they are there", "attention_rows32", waitOne, 0, late, playPrefill, unfinished},
 	{"no barrier before keys are used", "attention_rows32", barrier, 0, "", playPrefill, race},
 	{"no barrier before a stage of keys is filled again", "attention_rows32", barrier, 1, "", playPrefill, race},
@@ -77,20 +77,23 @@ var mutations = []mutation{
 }
 
 // Each planted bug is caught, by what the table says. The test's log has the messages.
-func TestMutations(t *testing.T) {
+func TestMutations(t *testing.T) { plantAll(t, 80, mutations) }
+
+// plantAll plants bugs on a simulated GPU of a capability.
+func plantAll(t *testing.T, capability int, bugs []mutation) {
 	wants := map[uintptr][]byte{} // of the plays without a bug
-	for _, m := range mutations {
+	for _, m := range bugs {
 		t.Run(m.kernel+" "+m.bug, func(t *testing.T) {
 			play := reflect.ValueOf(m.play).Pointer()
 			if wants[play] == nil {
-				want, err := m.play(t, simulated(t))
+				want, err := m.play(t, simulatedAs(t, ptxsim.Options{Capability: capability}))
 				if err != nil {
 					t.Fatalf("without the bug: %v", err)
 				}
 				wants[play] = want
 			}
 			planted := false
-			d, err := On(mutant{ptxsim.New(ptxsim.Options{}), func(text string) string {
+			d, err := On(mutant{ptxsim.New(ptxsim.Options{Capability: capability}), func(text string) string {
 				edited, ok := m.plant(text)
 				planted = planted || ok
 				return edited

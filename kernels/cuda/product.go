@@ -23,6 +23,10 @@ func (d *Device) Linear(out, x k.Tensor, w k.Weight, bias k.Tensor) {
 	}
 	for i := 0; i < x.Rows; i += mostPacked {
 		n := min(mostPacked, x.Rows-i)
+		if d.hopper {
+			d.linear90(out.Slice(i, n), x.Slice(i, n), w, bias)
+			continue
+		}
 		d.linear(out.Slice(i, n), x.Slice(i, n), w, bias)
 	}
 }

@@ -18,7 +18,13 @@ func simulated(t *testing.T) *Device {
 // simulatedBy does so with an order of warps.
 func simulatedBy(t *testing.T, order ptxsim.Order) *Device {
 	t.Helper()
-	d, err := On(ptxsim.New(ptxsim.Options{Order: order}), Options{})
+	return simulatedAs(t, ptxsim.Options{Order: order})
+}
+
+// simulatedAs does so with a capability too.
+func simulatedAs(t *testing.T, o ptxsim.Options) *Device {
+	t.Helper()
+	d, err := On(ptxsim.New(o), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

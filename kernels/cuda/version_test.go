@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	k "github.com/r2-reasoner/r2/kernels"
+	"github.com/r2-reasoner/r2/kernels/cuda/ptxsim"
 )
 
 func random(d *Device, g *rand.Rand, rows, cols int) k.Tensor {
@@ -110,9 +111,15 @@ func TestAttentionVersions(t *testing.T) {
 // A product with a bf16 weight has, for every number of tokens and whether activations are one bf16 number
 // or three, the bits of the first version; K is of several segments and stages.
 func TestProductVersions(t *testing.T) {
-	const n, in = 50, 600
+	for _, capability := range []int{80, 90} {
+		t.Run(fmt.Sprint("sm_", capability), func(t *testing.T) { productVersions(t, capability) })
+	}
+}
+
+func productVersions(t *testing.T, capability int) {
+	const n, in = 150, 600
 	for _, pieces := range []int{1, 3} {
-		first := simulated(t)
+		first := simulatedAs(t, ptxsim.Options{Capability: capability})
 		first.naive, first.pieces = true, pieces
 		g := rand.New(rand.NewPCG(1, 2))
 		raw := make([]byte, 2*n*in)
@@ -120,7 +127,7 @@ func TestProductVersions(t *testing.T) {
 			v := float32(g.NormFloat64())
 			raw[2*i], raw[2*i+1] = floatBytes([]float32{v})[2], floatBytes([]float32{v})[3]
 		}
-		x, dout := make([]float32, 70*in), make([]float32, 70*n)
+		x, dout := make([]float32, 140*in), make([]float32, 140*n)
 		for i := range x {
 			x[i] = float32(g.NormFloat64())
 		}
@@ -136,8 +143,8 @@ func TestProductVersions(t *testing.T) {
 			d.LinearGrad(dx, b, w)
 			return bits(t, d, out, dx)
 		}
-		for _, rows := range []int{1, 8, 9, 16, 17, 32, 33, 70} {
-			shipped := simulated(t)
+		for _, rows := range []int{1, 8, 9, 16, 17, 32, 33, 70, 140} {
+			shipped := simulatedAs(t, ptxsim.Options{Capability: capability})
 			shipped.pieces = pieces
 			if !slices.Equal(play(first, rows), play(shipped, rows)) {
 				t.Errorf("%d tokens, %d pieces: the shipped version and the first differ", rows, pieces)

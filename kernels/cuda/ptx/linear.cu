@@ -27,7 +27,7 @@ GPU const uint4* tile_at(const u16* x, size_t i) { return (const uint4*)(x + i *
 GPU int weight_slot(int lane) { return (lane & ~3) | ((lane & 3) ^ (lane >> 3 & 3)); }
 
 // Tokens to tiles: thread (row, chunk). Order 0 has the 8 terms of a chunk in a row; order 1 has pairs from
-// each 8 of the 32, which is the order of ldmatrix. Rows up to a multiple of 8 are written, with zeros.
+// each 8 of the 32, which is the order of ldmatrix; order 2 is 0 with chunks exchanged as a weight's. Rows up to a multiple of 8 are written, with zeros.
 KERNEL(256) pack_tokens(u16* out, const float* x, int xs, int rows, int cols, int pieces, int order, u64* fault, u32 tag) {
   if (stopped(fault, tag)) return;
   int wide = (cols + 31) / 32, chunk = blockIdx.x * 256 + threadIdx.x, c = chunk % 4, t = blockIdx.y;
@@ -35,7 +35,7 @@ KERNEL(256) pack_tokens(u16* out, const float* x, int xs, int rows, int cols, in
   float v[8];
 #pragma unroll
   for (int e = 0; e < 8; e++) {
-    int k = chunk / 4 * 32 + (order ? e / 2 * 8 + 2 * c + e % 2 : 8 * c + e);
+    int k = chunk / 4 * 32 + (order == 1 ? e / 2 * 8 + 2 * c + e % 2 : 8 * c + e);
     v[e] = t < rows && k < cols ? x[(size_t)t * xs + k] : 0.f;
   }
   for (int p = 0; p < pieces; p++) {
@@ -48,7 +48,7 @@ KERNEL(256) pack_tokens(u16* out, const float* x, int xs, int rows, int cols, in
       v[e] = fabsf(rest) < INFINITY ? rest : 0.f;  // nothing is left of an infinity or NaN
     }
     u16* tile = out + (((size_t)(t / 8) * wide + chunk / 4) * pieces + p) * TILE;
-    *(uint4*)(tile + t % 8 * 32 + c * 8) = make_uint4(w[0], w[1], w[2], w[3]);
+    *(uint4*)(tile + t % 8 * 32 + (order == 2 ? c ^ (t % 8 / 2) : c) * 8) = make_uint4(w[0], w[1], w[2], w[3]);
   }
 }
 

@@ -1,11 +1,11 @@
 // Package ptx holds the GPU kernels: CUDA C++ sources, one an operation, and beside each the PTX that
-// NVRTC 12.4 makes of it for sm_80 and later. The PTX is embedded, so that running needs a driver alone.
+// NVRTC 12.4 makes of it for sm_80 and later, or for sm_90a (see Hopper). The PTX is embedded, so that running needs a driver alone.
 //
 // A name that ends in _v1 is an operation's first and plainest version, which defines its bits; the others
 // give the same. None has been timed: no GPU was at hand.
 //
 // `make ptx` compiles them, `make ptx-check` fails when one is stale or a kernel spills. The sources
-// include nothing but gpu.h, which says the rules they keep.
+// include nothing but gpu.h, which says the rules they keep, and hopper.h.
 package ptx
 
 import (
@@ -34,6 +34,17 @@ func Modules() []string {
 	return names
 }
 
+// Hopper reports whether a module is for compute capability 9.0 alone (sm_90a): its name ends in 90.
+func Hopper(module string) bool { return strings.HasSuffix(module, "90") }
+
+// Headers are the files that a module's source includes, by way of others or itself.
+func Headers(module string) []string {
+	if Hopper(module) {
+		return []string{"gpu.h", "hopper.h"}
+	}
+	return []string{"gpu.h"}
+}
+
 // Text is the PTX of a module.
 func Text(module string) string {
 	b, err := files.ReadFile(module + ".ptx")
@@ -51,12 +62,12 @@ func Stamp(header, source string) string {
 // An Entry is a kernel as its module declares it.
 type Entry struct {
 	Name   string
-	Params string // a letter a parameter: P 64 bits (a pointer), I 32 bits (an integer), F a float32
+	Params string // a letter a parameter: P 64 bits (a pointer), I 32 bits (an integer), F a float32, M a tensor map
 }
 
 var (
 	entry = regexp.MustCompile(`(?s)\.entry\s+(\w+)\s*\((.*?)\)`)
-	param = regexp.MustCompile(`\.param\s+\.(\w+)`)
+	param = regexp.MustCompile(`\.param\s+(?:\.align 64 )?\.(\w+)\s+\w+(\[128\])?`)
 )
 
 // Entries are the kernels of a PTX text, in its order.
@@ -65,7 +76,9 @@ func Entries(text string) ([]Entry, error) {
 	for _, m := range entry.FindAllStringSubmatch(text, -1) {
 		e := Entry{Name: m[1]}
 		for _, p := range param.FindAllStringSubmatch(m[2], -1) {
-			switch p[1] {
+			switch p[1] + p[2] {
+			case "b8[128]":
+				e.Params += "M"
 			case "u64":
 				e.Params += "P"
 			case "u32", "s32":
@@ -73,7 +86,7 @@ func Entries(text string) ([]Entry, error) {
 			case "f32":
 				e.Params += "F"
 			default:
-				return nil, fmt.Errorf("ptx: kernel %s has a parameter of type .%s; want .u64, .u32 or .f32", e.Name, p[1])
+				return nil, fmt.Errorf("ptx: kernel %s has a parameter of type .%s; want .u64, .u32, .f32 or a tensor map", e.Name, p[1])
 			}
 		}
 		all = append(all, e)

@@ -11,16 +11,20 @@ import (
 
 // Each embedded text was made of the sources that stand beside it.
 func TestFresh(t *testing.T) {
-	header, err := os.ReadFile("gpu.h")
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, m := range ptx.Modules() {
+		var headers []string
+		for _, h := range ptx.Headers(m) {
+			text, err := os.ReadFile(h)
+			if err != nil {
+				t.Fatal(err)
+			}
+			headers = append(headers, string(text))
+		}
 		src, err := os.ReadFile(m + ".cu")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if stamp := ptx.Stamp(string(header), string(src)); !strings.HasPrefix(ptx.Text(m), stamp) {
+		if stamp := ptx.Stamp(strings.Join(headers, "\x00"), string(src)); !strings.HasPrefix(ptx.Text(m), stamp) {
 			t.Errorf("%s.ptx was made of other sources: run `make ptx`", m)
 		}
 	}
@@ -48,8 +52,12 @@ func TestRules(t *testing.T) {
 			t.Fatal(err)
 		}
 		text := string(src)
-		if got := include.FindAllStringSubmatch(text, -1); len(got) != 1 || got[0][1] != `"gpu.h"` {
-			t.Errorf("%s.cu includes %v; want gpu.h alone", m, got)
+		header, target := "gpu.h", ".target sm_80\n"
+		if ptx.Hopper(m) {
+			header, target = "hopper.h", ".target sm_90a\n"
+		}
+		if got := include.FindAllStringSubmatch(text, -1); len(got) != 1 || got[0][1] != `"`+header+`"` {
+			t.Errorf("%s.cu includes %v; want %s alone", m, got, header)
 		}
 		for _, word := range []string{"asm", "atomicAdd", "__expf"} {
 			if strings.Contains(text, word) {
@@ -60,7 +68,7 @@ func TestRules(t *testing.T) {
 			t.Errorf("%s.cu does not begin with what it is", m)
 		}
 		body := ptx.Text(m)
-		for _, want := range []string{".version 8.4\n", ".target sm_80\n"} {
+		for _, want := range []string{".version 8.4\n", target} {
 			if !strings.Contains(body, want) {
 				t.Errorf("%s.ptx is not %s", m, want)
 			}
@@ -92,8 +100,8 @@ func TestEntries(t *testing.T) {
 }
 
 func TestEntryTypes(t *testing.T) {
-	got, err := ptx.Entries(".visible .entry f(\n\t.param .u64 f_param_0,\n\t.param .u32 f_param_1,\n\t.param .f32 f_param_2\n)\n{")
-	if err != nil || len(got) != 1 || got[0] != (ptx.Entry{Name: "f", Params: "PIF"}) {
+	got, err := ptx.Entries(".visible .entry f(\n\t.param .u64 f_param_0,\n\t.param .u32 f_param_1,\n\t.param .f32 f_param_2,\n\t.param .align 64 .b8 f_param_3[128]\n)\n{")
+	if err != nil || len(got) != 1 || got[0] != (ptx.Entry{Name: "f", Params: "PIFM"}) {
 		t.Errorf("entries are %v, %v", got, err)
 	}
 	if _, err := ptx.Entries(".entry g(\n\t.param .b8 g_param_0\n)"); err == nil || !strings.Contains(err.Error(), "kernel g") {

@@ -14,11 +14,34 @@ import (
 	"github.com/r2-reasoner/r2/kernels/cuda/ptx"
 )
 
-// architecture is the oldest that has what the kernels use: bf16 matrix products and asynchronous copies.
-const architecture = "compute_80"
+// architecture is what a source is compiled for: the oldest that has what it uses, bf16 matrix products and
+// asynchronous copies, or Hopper's own instructions.
+func architecture(name string) string {
+	if ptx.Hopper(strings.TrimSuffix(name, ".cu")) {
+		return "compute_90a"
+	}
+	return "compute_80"
+}
 
 // machines are those whose machine code is looked at.
-var machines = []string{"sm_80", "sm_90"}
+func machines(name string) []string {
+	if ptx.Hopper(strings.TrimSuffix(name, ".cu")) {
+		return []string{"sm_90a"}
+	}
+	return []string{"sm_80", "sm_90"}
+}
+
+// headersOf reads what a source includes.
+func headersOf(dir, name string) (all headers, err error) {
+	for _, h := range ptx.Headers(strings.TrimSuffix(name, ".cu")) {
+		text, err := read(dir, h)
+		if err != nil {
+			return all, err
+		}
+		all.names, all.texts = append(all.names, h), append(all.texts, text)
+	}
+	return all, nil
+}
 
 func main() {
 	dir := flag.String("dir", ".", "the folder of the sources")
@@ -44,7 +67,7 @@ func main() {
 
 // print writes a source's PTX to stdout.
 func (c *compiler) print(dir, name string) error {
-	header, err := read(dir, "gpu.h")
+	header, err := headersOf(dir, name)
 	if err != nil {
 		return err
 	}
@@ -52,19 +75,15 @@ func (c *compiler) print(dir, name string) error {
 	if err != nil {
 		return err
 	}
-	raw, err := c.build(name, src, header, architecture, toPTX)
+	raw, err := c.build(name, src, header, architecture(name), toPTX)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Print(ptx.Stamp(header, src) + strings.TrimRight(string(raw), "\x00"))
+	_, err = fmt.Print(ptx.Stamp(strings.Join(header.texts, "\x00"), src) + strings.TrimRight(string(raw), "\x00"))
 	return err
 }
 
 func (c *compiler) run(dir string, check, report bool) error {
-	header, err := read(dir, "gpu.h")
-	if err != nil {
-		return err
-	}
 	sources, err := filepath.Glob(filepath.Join(dir, "*.cu"))
 	if err != nil {
 		return err
@@ -72,6 +91,10 @@ func (c *compiler) run(dir string, check, report bool) error {
 	var stale []string
 	for _, path := range sources {
 		name := filepath.Base(path)
+		header, err := headersOf(dir, name)
+		if err != nil {
+			return err
+		}
 		src, err := read(dir, name)
 		if err != nil {
 			return err
@@ -147,8 +170,8 @@ func parts(text string) []string {
 }
 
 // resources reads what the kernels of a source take from their machine code, and fails when one spills.
-func (c *compiler) resources(name, src, header string, report bool) error {
-	for _, m := range machines {
+func (c *compiler) resources(name, src string, header headers, report bool) error {
+	for _, m := range machines(name) {
 		bin, err := c.build(name, src, header, m, toCubin)
 		if err != nil {
 			return err

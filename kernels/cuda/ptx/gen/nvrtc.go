@@ -84,12 +84,15 @@ const (
 	toCubin      // machine code, which says what registers it takes
 )
 
-// build compiles a source that includes gpu.h for an architecture, such as compute_80 or sm_90.
-func (c *compiler) build(name, src, header, arch string, k kind) (out []byte, err error) {
+// headers are what a source includes.
+type headers struct{ names, texts []string }
+
+// build compiles a source for an architecture, such as compute_80 or sm_90.
+func (c *compiler) build(name, src string, header headers, arch string, k kind) (out []byte, err error) {
 	var prog uintptr
-	texts, names := strings0(header), strings0("gpu.h")
+	texts, names := strings0(header.texts...), strings0(header.names...)
 	fail := func(call string, code int32) error { return fmt.Errorf("%s: %s: %s", name, call, c.text(code)) }
-	if code := c.create(&prog, src, name, 1, &texts[0], &names[0]); code != 0 {
+	if code := c.create(&prog, src, name, int32(len(names)), &texts[0], &names[0]); code != 0 {
 		return nil, fail("nvrtcCreateProgram", code)
 	}
 	defer c.destroy(&prog)

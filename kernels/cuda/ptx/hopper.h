@@ -1,0 +1,112 @@
+// hopper.h: what only sm_90a has, for the kernels whose names end in 90. Each wraps an instruction or two.
+//
+// Shared memory is written by threads, and read and written by units beside them: the one that copies tiles
+// (TMA) and the matrix units. mbarriers tell threads of a unit's copies; wait_products of the products' reads;
+// fence_async the units of what threads have written.
+#pragma once
+#include "gpu.h"
+
+// A tensor map, as the driver encodes it (driver.Tile), a parameter of a kernel.
+struct alignas(64) TensorMap { u64 words[16]; };
+#define MAP const __grid_constant__ TensorMap
+
+// ---- mbarriers. Phases are counted from 0; a wait is for the end of a phase, by the parity of its number.
+
+GPU void barrier_init(u64* b, int arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(b)), "r"(arrivals) : "memory");
+}
+
+// Lets the copying unit see barriers that were just made. A barrier of the block must follow.
+GPU void barriers_made() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+
+GPU void barrier_arrive(u64* b) {
+  asm volatile("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(shared_address(b)) : "memory");
+}
+
+// Arrives, and lets the phase wait for so many bytes of copies too.
+GPU void barrier_expect(u64* b, int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(b)), "r"(bytes) : "memory");
+}
+
+GPU bool barrier_done(u64* b, int parity) {
+  u32 done;
+  asm volatile(
+      "{\n.reg .pred p;\nmbarrier.try_wait.parity.acquire.cta.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
+      : "=r"(done)
+      : "r"(shared_address(b)), "r"(parity)
+      : "memory");
+  return done;
+}
+
+GPU void barrier_wait(u64* b, int parity) {
+  while (!barrier_done(b, parity)) {
+  }
+}
+
+// ---- tiles
+
+// Copies the map's box at (x, y, z) to shared memory, at a multiple of 128; its bytes count at b.
+GPU void bring_box(void* to, const TensorMap& map, int x, int y, int z, u64* b) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];" ::"r"(
+          shared_address(to)),
+      "l"((u64)&map), "r"(x), "r"(y), "r"(z), "r"(shared_address(b))
+      : "memory");
+}
+
+GPU void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// ---- registers of a warpgroup: those of all must not be more than the block began with
+
+template <int N> GPU void fewer_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }
+template <int N> GPU void more_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
+
+// ---- products of a warpgroup: d (64 × N, f32) += a·b, a 64 × 16 and b 16 × N of bf16 in shared memory, each row
+// of a and column of b along K. With warp w of the four, g = lane/4 and c = lane%4 a thread has in d[4i + e] row
+// 16w + g + 8(e/2), column 8i + 2c + e%2. d is the unit's between a product and the wait for it.
+
+// What describes an operand that begins at p, a multiple of 512 but for the 16-column half of a row: rows of 64
+// bytes, whose 16-byte pieces are exchanged as 64-byte swizzling does, eight a group, a group every `apart` bytes.
+GPU u64 operand64(const void* p, int apart) {
+  return (u64)(shared_address(p) >> 4) | (u64)1 << 16 | (u64)(apart >> 4) << 32 | (u64)2 << 62;
+}
+
+// Before the first product, and after the threads have changed d.
+template <int R> GPU void begin_products(float (&d)[R]) {
+#pragma unroll
+  for (int i = 0; i < R; i++) asm volatile("" : "+f"(d[i])::"memory");
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+
+GPU void end_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+
+// Waits until at most N groups of products are under way.
+template <int N> GPU void wait_products() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
+
+// Waits for all, and gives d back to the threads.
+template <int R> GPU void wait_products(float (&d)[R]) {
+  wait_products<0>();
+#pragma unroll
+  for (int i = 0; i < R; i++) asm volatile("" : "+f"(d[i])::"memory");
+}
+
+#define D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
+#define D16(i) D4(i), D4(i + 4), D4(i + 8), D4(i + 12)
+#define R4 "%0,%1,%2,%3"
+#define R8 R4 ",%4,%5,%6,%7"
+#define R16 R8 ",%8,%9,%10,%11,%12,%13,%14,%15"
+#define R32 R16 ",%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
+#define R64 R32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+#define PRODUCT(N, R, A, B, ...)                                                                                       \
+  GPU void product(float (&d)[N / 2], u64 a, u64 b) {                                                                  \
+    asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" R "}, " A ", " B ", 1, 1, 1, 0, 0;"       \
+                 : __VA_ARGS__                                                                                         \
+                 : "l"(a), "l"(b)                                                                                      \
+                 : "memory");                                                                                          \
+  }
+
+PRODUCT(8, R4, "%4", "%5", D4(0))
+PRODUCT(16, R8, "%8", "%9", D4(0), D4(4))
+PRODUCT(32, R16, "%16", "%17", D16(0))
+PRODUCT(64, R32, "%32", "%33", D16(0), D16(16))
+PRODUCT(128, R64, "%64", "%65", D16(0), D16(16), D16(32), D16(48))
