@@ -30,7 +30,8 @@ type blockTile struct {
 	bias   unsafe.Pointer // 64: or nil
 	mask   uint32         // 72: bit l allows lane l to be read and written
 
-	ahead unsafe.Pointer // 80: as many bytes as the blocks have are prefetched from here on
+	// As many bytes as the blocks have are prefetched from here on. It may lie beyond the panels, so it is no pointer.
+	ahead uintptr // 80
 }
 
 // A record is 32 rounded elements of a row of x, and what their products need.
