@@ -15,7 +15,7 @@ test: ## all tests, with the invariants of pool and scheduler checked
 	R2_VERIFY=1 $(GO) test ./...
 
 race: ## the concurrent packages under the race detector
-	R2_VERIFY=1 $(GO) test -race ./engine/ ./engine/kvcache/ ./engine/sample/ ./engine/serve/ ./router/... ./train/grpo/ ./train/rollout/ ./train/routing/ ./train/reward/
+	R2_VERIFY=1 $(GO) test -race ./engine/ ./engine/kvcache/ ./engine/sample/ ./engine/serve/ ./engine/runner/ ./router/... ./train/...
 
 soak: ## kill sft, grpo and a router's modules in training a hundred times each, and compare every byte; two minutes of the service under load
 	R2_KILLS=100 $(GO) test -count 1 -v -timeout 1h -run TestKilled ./cmd/r2/
