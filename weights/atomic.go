@@ -140,8 +140,7 @@ func temporary(path string, create func(string) error, flag int) (string, *os.Fi
 		} else if err != nil {
 			return "", nil, err
 		}
-		_, busy := lock(f)
-		if _, err := os.Lstat(name); err == nil && !busy {
+		if _, busy := lock(f); !busy && stands(name, f) {
 			return name, f, nil
 		}
 		f.Close() // as above
@@ -161,11 +160,22 @@ func sweep(path string) {
 		if err != nil {
 			continue
 		}
-		if held, _ := lock(f); held {
+		// What was opened may have been renamed since, and the name be another writer's by now.
+		if held, _ := lock(f); held && stands(name, f) {
 			os.RemoveAll(name)
 		}
 		f.Close()
 	}
+}
+
+// stands reports whether name is still the file or directory that was opened as f.
+func stands(name string, f *os.File) bool {
+	there, err := os.Lstat(name)
+	if err != nil {
+		return false
+	}
+	opened, err := f.Stat()
+	return err == nil && os.SameFile(there, opened)
 }
 
 // syncTree flushes a directory and all in it to the disk.
