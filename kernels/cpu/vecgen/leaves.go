@@ -181,6 +181,10 @@ func exponentials() {
 	})
 	ret()
 
+}
+
+// gates are the leaves of SwiGLU.
+func gates() {
 	text("swigluAVX", 32, "out DI", "gate SI", "up DX", "n CX")
 	expConstants()
 	constant(negativeZero, 28)
