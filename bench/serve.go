@@ -54,7 +54,8 @@ type ServeRow struct {
 	Whole    Spread  `json:"e2e_seconds"`       // of a request
 }
 
-func (t Traffic) check() error {
+// Check refuses traffic that means nothing.
+func (t Traffic) Check() error {
 	if t.Requests < 1 || t.Clients < 0 || t.Prompt < 1 || t.Tokens < 1 || t.Prefix < 0 || t.Prefix > t.Prompt ||
 		!(t.Rate >= 0) || math.IsInf(t.Rate, 0) || t.Rate == 0 && t.Clients == 0 {
 		return fmt.Errorf("%d requests of %d clients at a rate of %g, %d words of which %d are shared, %d tokens: "+
@@ -74,7 +75,7 @@ type served struct {
 // Serve sends the traffic to s and reports what came back. done, unless it is nil, is told of each answer.
 // Requests that fail are counted and the first error is kept; when all fail, it is the error.
 func Serve(ctx context.Context, s router.Streamer, t Traffic, done func(answered int)) (ServeRow, error) {
-	if err := t.check(); err != nil {
+	if err := t.Check(); err != nil {
 		return ServeRow{}, err
 	}
 	var mu sync.Mutex

@@ -37,6 +37,27 @@ func TestBenchRefuses(t *testing.T) {
 	}
 }
 
+// Traffic that means nothing is wrong usage, and nothing is sent.
+func TestBenchServeRefuses(t *testing.T) {
+	good := benchServeCmd{URL: "http://127.0.0.1:1/v1", Name: "m", Requests: 1, Clients: 1, Prompt: 4, Tokens: 1}
+	for name, spoil := range map[string]func(c *benchServeCmd){
+		"nobody sends":           func(c *benchServeCmd) { c.Clients = 0 },
+		"a prefix beyond prompt": func(c *benchServeCmd) { c.Prefix = 5 },
+		"a rate below 0":         func(c *benchServeCmd) { c.Rate = -1 },
+	} {
+		c := good
+		spoil(&c)
+		var u usageError
+		if err := c.Run(t.Context()); !errors.As(err, &u) {
+			t.Errorf("%s: %v; want wrong usage", name, err)
+		}
+	}
+	var u usageError
+	if err := good.Run(t.Context()); err == nil || errors.As(err, &u) {
+		t.Errorf("a port where nobody listens: %v", err)
+	}
+}
+
 // Weights of 2^40 elements are more than any machine has free that runs this.
 func TestBenchFits(t *testing.T) {
 	c := bench.Shapes()["smollm2-135m"]

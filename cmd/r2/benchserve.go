@@ -40,12 +40,15 @@ the service reached in all.`
 
 // Run measures.
 func (c *benchServeCmd) Run(ctx context.Context) error {
+	t := bench.Traffic{Requests: c.Requests, Clients: c.Clients, Rate: c.Rate, Prompt: c.Prompt, Prefix: c.Prefix, Tokens: c.Tokens, Seed: c.Seed}
+	if err := t.Check(); err != nil {
+		return usageError{err}
+	}
 	client, err := openai.NewClient(openai.Options{URL: c.URL, Model: c.Name, KeyEnv: c.KeyEnv, Timeout: c.Timeout})
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	t := bench.Traffic{Requests: c.Requests, Clients: c.Clients, Rate: c.Rate, Prompt: c.Prompt, Prefix: c.Prefix, Tokens: c.Tokens, Seed: c.Seed}
 	if c.Warmup > 0 {
 		warm := t
 		warm.Requests, warm.Clients, warm.Rate, warm.Seed = c.Warmup, 1, 0, c.Seed+1<<32
