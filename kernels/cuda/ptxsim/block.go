@@ -21,9 +21,10 @@ type block struct {
 	shared   buffer
 	warps    []*warp
 	barriers [16]meeting
-	turn     int  // the warp that ran last
-	events   int  // what warps may wait for and has happened
-	early    bool // the launch before may not have ended
+	turn     int    // the warp that ran last
+	events   int    // what warps may wait for and has happened
+	early    bool   // the launch before may not have ended
+	tally    *tally // nil: nothing is counted
 
 	agentsFrom int         // the first thread number that is an agent's
 	agentOf    map[any]int // see clock.go

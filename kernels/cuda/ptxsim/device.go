@@ -24,8 +24,9 @@ import (
 
 // A Device is a simulated GPU. Launches are done when the call returns.
 type Device struct {
-	order      Order
-	capability int
+	order           Order
+	capability      int
+	multiprocessors int
 
 	modules   []map[string]*kernel
 	functions []function
@@ -37,6 +38,7 @@ type Device struct {
 
 	launchCount, blockCount uint32
 	mostSteps               int // instructions of warps that a block can take
+	count                   func(Counts)
 
 	stream
 }
@@ -48,6 +50,11 @@ type Options struct {
 	Order Order
 	// Capability is the GPU's generation: 80 or, if it is 0, 90.
 	Capability int
+	// Count, if it is not nil, is called after each launch that did not fail. To count takes time: it is for
+	// predictions, and for tests of what a kernel moves.
+	Count func(Counts)
+	// Multiprocessors is how many the device says it has, 1 if it is 0.
+	Multiprocessors int
 }
 
 // New returns a device without memory in use.
@@ -55,7 +62,8 @@ func New(o Options) *Device {
 	if o.Capability == 0 {
 		o.Capability = 90
 	}
-	return &Device{order: o.Order, capability: o.Capability, pinned: map[*byte]bool{}, mostSteps: 1 << 26}
+	return &Device{order: o.Order, capability: o.Capability, pinned: map[*byte]bool{}, mostSteps: 1 << 26, count: o.Count,
+		multiprocessors: max(o.Multiprocessors, 1)}
 }
 
 func (d *Device) Name() string { return fmt.Sprintf("simulated sm_%d", d.capability) }
@@ -88,7 +96,7 @@ func (d *Device) Attribute(a driver.Attribute) (int, error) {
 	case driver.CapabilityMinor:
 		return d.capability % 10, nil
 	case driver.Multiprocessors:
-		return 1, nil
+		return d.multiprocessors, nil
 	case driver.MaxSharedPerBlock:
 		return d.mostShared(), nil
 	case driver.SharedPerSM:

@@ -61,7 +61,8 @@ const (
 // An instruction is one statement of a kernel.
 type instruction struct {
 	run    func(w *warp, lanes uint32)
-	want   func(w *warp, lane int) uint32 // of a collective: the lanes that must come
+	want   func(w *warp, lane int) uint32        // of a collective: the lanes that must come
+	meter  func(t *tally, w *warp, lanes uint32) // counts what it moves and multiplies; see counts.go
 	kind   uint8
 	not    bool // run where the predicate is false
 	pred   int  // -1: everywhere

@@ -91,6 +91,9 @@ func (d *Device) runGrid(k *kernel, grid, size [3]int, l driver.Launch, params [
 	d.launchCount++
 	b := d.prepare(k, grid, size, l.Shared, params)
 	b.early = l.Early
+	if d.count != nil {
+		b.tally = newTally(k, l)
+	}
 	n := grid[0] * grid[1] * grid[2]
 	for i := range n {
 		if d.order == LastFirst {
@@ -101,6 +104,9 @@ func (d *Device) runGrid(k *kernel, grid, size [3]int, l driver.Launch, params [
 			d.lost = err
 			return err
 		}
+	}
+	if b.tally != nil {
+		d.count(b.tally.sum(k))
 	}
 	return nil
 }

@@ -93,6 +93,10 @@ func (c *compiler) beginCopy() {
 		n = c.source32(c.op(3))
 	}
 	c.accessed(generic, size)
+	c.in.meter = func(t *tally, w *warp, lanes uint32) {
+		t.access(w, lanes, to, size, writing)
+		t.copies(w, lanes, from, n, size)
+	}
 	c.in.run = func(w *warp, lanes uint32) {
 		for m := lanes; m != 0; m &= m - 1 {
 			l := bits.TrailingZeros32(m) & 31

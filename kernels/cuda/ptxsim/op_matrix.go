@@ -30,6 +30,7 @@ func (c *compiler) matrices(o operand) (regs []int, trans bool) {
 func loadMatrix(c *compiler) {
 	ds, trans := c.matrices(c.op(0))
 	a := c.address(c.op(1), shared)
+	c.meteredRows(a, len(ds))
 	c.collective(everyLane, func(w *warp, lanes uint32) {
 		for i, d := range ds {
 			var m [8][8]uint16
@@ -58,6 +59,7 @@ func loadMatrix(c *compiler) {
 func storeMatrix(c *compiler) {
 	vs, trans := c.matrices(c.op(1))
 	a := c.address(c.op(0), shared)
+	c.meteredRows(a, len(vs))
 	c.collective(everyLane, func(w *warp, lanes uint32) {
 		for i, v := range vs {
 			for r := range 8 {
@@ -75,6 +77,11 @@ func storeMatrix(c *compiler) {
 			}
 		}
 	})
+}
+
+// meteredRows makes what counts n matrices of eight rows of 16 bytes, whose addresses are those of the first lanes.
+func (c *compiler) meteredRows(a address, n int) {
+	c.in.meter = func(t *tally, w *warp, lanes uint32) { t.access(w, uint32(uint64(1)<<(8*n)-1), a, 16, reading) }
 }
 
 // fragment is the registers of a matrix in braces.
@@ -119,6 +126,10 @@ func multiplyMatrices(c *compiler) {
 		c.bad("want 4 registers in braces")
 	}
 	c.count(4, 4)
+	c.in.meter = func(t *tally, w *warp, lanes uint32) {
+		t.Products.Warp++
+		t.Products.Flops += 2 * 16 * 8 * 16
+	}
 	c.collective(everyLane, func(w *warp, lanes uint32) { w.multiply(s, D, A, B, C) })
 }
 

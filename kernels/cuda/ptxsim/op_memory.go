@@ -45,6 +45,11 @@ func (c *compiler) accessed(in space, bytes int) {
 	}
 }
 
+// metered makes what counts an access of n bytes a lane.
+func (c *compiler) metered(a address, n int, how access) {
+	c.in.meter = func(t *tally, w *warp, lanes uint32) { t.access(w, lanes, a, n, how) }
+}
+
 // cached takes the modifiers that are for caches alone, and says how an access is ordered.
 func (c *compiler) cached() (how access) {
 	switch c.oneOf("relaxed", "acquire", "release", "volatile", "weak") {
@@ -105,6 +110,7 @@ func load(c *compiler) {
 	c.count(2, 2)
 	total := size * len(ds)
 	c.accessed(in, total)
+	c.metered(a, total, how)
 	if len(ds) == 1 && size == 4 && !ds[0].wide {
 		d := ds[0].reg
 		c.in.run = func(w *warp, lanes uint32) {
@@ -184,6 +190,7 @@ func store(c *compiler) {
 	c.count(2, 2)
 	total := size * len(vs)
 	c.accessed(in, total)
+	c.metered(a, total, how)
 	c.in.run = func(w *warp, lanes uint32) {
 		for m := lanes; m != 0; m &= m - 1 {
 			l := bits.TrailingZeros32(m) & 31
@@ -227,6 +234,12 @@ func atomic(c *compiler) {
 	}
 	size := t.bytes()
 	c.accessed(in, size)
+	c.in.meter = func(t *tally, w *warp, lanes uint32) { // read and written
+		t.access(w, lanes, a, size, reading)
+		if a.space != shared {
+			t.access(w, lanes, a, size, writing)
+		}
+	}
 	c.in.run = func(w *warp, lanes uint32) {
 		for m := lanes; m != 0; m &= m - 1 {
 			l := bits.TrailingZeros32(m) & 31

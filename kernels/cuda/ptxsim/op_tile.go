@@ -2,6 +2,7 @@ package ptxsim
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"slices"
 
 	"github.com/r2-reasoner/r2/kernels/cuda/driver"
@@ -125,6 +126,7 @@ func bulk(c *compiler) {
 	if c.count(3, 4); hint {
 		c.source64(c.op(3))
 	}
+	c.meteredTile(tensor, reading)
 	c.eachLane(func(w *warp, l int) {
 		m, at := tensor(w, l), bar.of(w, l)
 		if m == nil {
@@ -135,6 +137,17 @@ func bulk(c *compiler) {
 			w.loadTile(m, b, l)
 		}
 	})
+}
+
+// meteredTile makes what counts a box that is read from global memory, or written.
+func (c *compiler) meteredTile(tensor func(w *warp, lane int) *moved, how access) {
+	c.in.meter = func(t *tally, w *warp, lanes uint32) {
+		for m := lanes; m != 0; m &= m - 1 {
+			if box := tensor(w, bits.TrailingZeros32(m)&31); box != nil {
+				t.tile(w, box, how)
+			}
+		}
+	}
 }
 
 // tensor reads operand [map, {coordinates}].
@@ -246,6 +259,7 @@ type storeAgent int
 func (c *compiler) storeTile(rank int) {
 	tensor, a := c.tensor(c.op(0), rank), c.address(c.op(1), shared)
 	c.count(2, 2)
+	c.meteredTile(tensor, writing)
 	c.eachLane(func(w *warp, l int) {
 		m := tensor(w, l)
 		if m == nil {

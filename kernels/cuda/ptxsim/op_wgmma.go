@@ -181,6 +181,20 @@ func (c *compiler) beginProduct() func(w *warp, lanes uint32) {
 	if p.signA*p.signA != 1 || p.signB*p.signB != 1 {
 		c.bad("a scale is 1 or -1")
 	}
+	c.in.meter = func(t *tally, w *warp, lanes uint32) {
+		t.Products.Flops += 2 * 16 * n * 16 // a warp's quarter
+		if !p.fromLanes {
+			if a, ok := w.describe(w.r64[aDesc][0], trans[0]); ok {
+				t.operand(a, w.id%4*16, 16)
+			}
+		}
+		if w.id%4 == 0 {
+			t.Products.Group++
+			if b, ok := w.describe(w.r64[bDesc][0], trans[1]); ok {
+				t.operand(b, 0, n)
+			}
+		}
+	}
 	immediate := always && c.op(3).value != 0
 	c.accessed(shared, 16)
 	return func(w *warp, lanes uint32) {

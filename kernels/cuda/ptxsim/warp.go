@@ -34,7 +34,7 @@ type warp struct {
 
 // run goes on for so many instructions, or until the warp has to wait.
 func (w *warp) run(steps int) {
-	code := w.block.kernel.code
+	code, tally := w.block.kernel.code, w.block.tally
 	for steps > 0 && w.alive != 0 {
 		lanes, ok := w.pick()
 		if !ok {
@@ -54,6 +54,9 @@ func (w *warp) run(steps int) {
 				active &= p
 			}
 			if in.kind == plain {
+				if tally != nil {
+					tally.issue(w, in, active)
+				}
 				if active != 0 {
 					in.run(w, active)
 				}
@@ -117,6 +120,9 @@ func (w *warp) advance(lanes uint32, to int) {
 // control runs an instruction that is not plain: lanes have come to it, and it holds for the active ones.
 func (w *warp) control(in *instruction, lanes, active uint32) {
 	next := w.at + 1
+	if t := w.block.tally; t != nil && in.kind != collective {
+		t.issue(w, in, active)
+	}
 	switch in.kind {
 	case branching:
 		switch active {
@@ -161,6 +167,9 @@ func (w *warp) control(in *instruction, lanes, active uint32) {
 			return
 		}
 		w.held &^= lanes
+		if t := w.block.tally; t != nil {
+			t.issue(w, in, active)
+		}
 		in.run(w, active)
 		w.advance(lanes, next)
 	case atBarrier:
