@@ -1,7 +1,6 @@
 package cpu
 
 import (
-	"sync/atomic"
 	"unsafe"
 
 	"github.com/r2-reasoner/r2/kernels"
@@ -16,8 +15,8 @@ type blockLinear struct {
 	cut          int // rows of a tile
 	chunk, runs  int // the pieces: runs of chunk panels × splits of the rows
 	splits       int
-	next         atomic.Int64
-	d            *Device
+	claims
+	d *Device
 }
 
 // sumRows is the most rows whose sums stay in the nearest cache beside their records.
@@ -36,7 +35,7 @@ func (d *Device) linearBlocks(x unsafe.Pointer, xRow int, bias unsafe.Pointer) {
 	d.share(t.rows, max(1, roundedAtOnce/t.w.cols), &d.roundBlocks)
 	d.roundBlocks = blockRounding{}
 	t.plan(d.team.size)
-	t.next.Store(0)
+	t.begin(t.splits*t.runs, d.team.size)
 	if cost(t.rows, t.w.rows*t.w.cols)/4 < worthSharing {
 		t.work(0)
 	} else {
@@ -63,18 +62,18 @@ func (t *blockLinear) plan(threads int) {
 // work takes pieces until none is left. The next piece is claimed before this one is worked on, so that
 // what is prefetched is what this worker does next.
 func (t *blockLinear) work(worker int) {
-	n := t.splits * t.runs
-	for i, j := t.claim(), t.claim(); i < n; i, j = j, t.claim() {
+	i, ok := t.claim(worker)
+	for ok {
 		s, first := i/t.runs, i%t.runs*t.chunk
 		following := first // which is there
-		if j < n {
+		j, more := t.claim(worker)
+		if more {
 			following = j % t.runs * t.chunk
 		}
 		t.piece(t.rows*s/t.splits, t.rows*(s+1)/t.splits, first, min(first+t.chunk, t.w.panels()), following, worker)
+		i, ok = j, more
 	}
 }
-
-func (t *blockLinear) claim() int { return int(t.next.Add(1)) - 1 }
 
 // piece computes rows lo … hi-1 of panels first … last-1. following is the panel that comes after those.
 func (t *blockLinear) piece(lo, hi, first, last, following, worker int) {

@@ -3,6 +3,7 @@ package cpu
 import (
 	"encoding/binary"
 	"math"
+	"math/bits"
 	"unsafe"
 
 	"github.com/r2-reasoner/r2/kernels"
@@ -143,17 +144,15 @@ func (t *blockTile) dotsGo(w *weight) {
 
 // storeGo is the twin of storeSums.
 func (t *blockTile) storeGo() {
+	width := bits.Len32(t.mask)
 	for r := range t.rows {
-		sums := (*[lanes]float32)(unsafe.Add(t.sums, r*lineF32))
-		for l, v := range sums {
-			if t.mask>>l&1 == 0 {
-				continue
-			}
-			if t.bias != nil {
-				v += *(*float32)(unsafe.Add(t.bias, 4*l))
-			}
-			*(*float32)(unsafe.Add(t.out, r*t.outRow+4*l)) = v
+		sums := unsafe.Slice((*float32)(unsafe.Add(t.sums, r*lineF32)), width)
+		out := unsafe.Slice((*float32)(unsafe.Add(t.out, r*t.outRow)), width)
+		if t.bias == nil {
+			copy(out, sums)
+			continue
 		}
+		add(out, sums, unsafe.Slice((*float32)(t.bias), width))
 	}
 }
 

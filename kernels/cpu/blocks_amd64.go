@@ -32,7 +32,7 @@ func roundBlocks(m *move)
 func (t *blockTile) dots(w *weight) {
 	switch {
 	case !useAssembly || !useVNNI:
-		t.dotsGo(w)
+		t.dotsNarrow(w)
 	case w.blocks == kernels.Q8_0:
 		dotsQ8(t)
 	case w.blocks == kernels.Q4_0:
@@ -55,7 +55,7 @@ func (t *blockTile) store() {
 func (w *weight) widenBlocks(m *move) {
 	switch {
 	case !useAssembly:
-		w.widenBlocksGo(m)
+		w.widenBlocksNarrow(m)
 	case w.blocks == kernels.Q8_0:
 		widenQ8(m)
 	case w.blocks == kernels.Q4_0:
@@ -71,5 +71,5 @@ func (m *move) roundBlocks() {
 		roundBlocks(m)
 		return
 	}
-	m.roundBlocksGo()
+	m.roundBlocksNarrow()
 }

@@ -53,6 +53,33 @@ func TestBlockLinearIsOneChain(t *testing.T) {
 	})
 }
 
+// The largest integers, of either sign, overflow nothing on the way.
+func TestBlockLinearOfExtremes(t *testing.T) {
+	both(t, func(t *testing.T) {
+		d := New(1)
+		defer d.Close()
+		for _, typ := range blockTypes {
+			for _, q := range []byte{0x00, 0xff, 0x7f, 0x80, 0x0f, 0xf0} {
+				raw := randomBlocks(rand.New(rand.NewPCG(44, 1)), typ, 8, 2)
+				size := typ.Bytes(kernels.BlockLen)
+				for i := range raw {
+					if i%size >= size-blockQuants(typ)/lanes {
+						raw[i] = q
+					}
+				}
+				x := matrix{3, 2 * kernels.BlockLen, make([]float32, 3*2*kernels.BlockLen)}
+				for i := range x.v {
+					x.v[i] = [...]float32{1, -1, float32(i%2*2 - 1)}[i/x.cols]
+				}
+				w := d.Load(kernels.Format{Type: typ, Acts: kernels.I8}, 8, x.cols, raw)
+				out := put(t, d, nans(3, 8), 1)
+				d.Linear(out, put(t, d, x, 0), w, kernels.Tensor{})
+				wantBits(t, fmt.Sprintf("%v of %#x", typ, q), get(t, d, out), blockChain(typ, raw, x, matrix{1, 8, make([]float32, 8)}))
+			}
+		}
+	})
+}
+
 // blockChain is the definition.
 func blockChain(typ kernels.DType, raw []byte, x, bias matrix) matrix {
 	blocks, size := x.cols/kernels.BlockLen, typ.Bytes(kernels.BlockLen)
@@ -105,7 +132,9 @@ func roundedBlock(x []float32) (q [kernels.BlockLen]int, scale float32) {
 
 // Rounding a block gives the definition's numbers for all sizes of x, and NaN where x is not finite; in
 // assembly as in Go.
-func TestRoundBlocks(t *testing.T) {
+func TestRoundBlocks(t *testing.T) { both(t, roundsBlocks) }
+
+func roundsBlocks(t *testing.T) {
 	r := rand.New(rand.NewPCG(42, 1))
 	for n := range 4000 {
 		var x [kernels.BlockLen]float32
@@ -154,7 +183,9 @@ func TestRoundBlocks(t *testing.T) {
 }
 
 // Widened, read by Embed and used by LinearGrad, a block's elements are the same bits in assembly and in Go.
-func TestWidenBlocks(t *testing.T) {
+func TestWidenBlocks(t *testing.T) { both(t, widensBlocks) }
+
+func widensBlocks(t *testing.T) {
 	r := rand.New(rand.NewPCG(43, 1))
 	d := New(1)
 	defer d.Close()

@@ -8,6 +8,9 @@ import (
 	"math"
 	"math/rand/v2"
 	"testing"
+	"unsafe"
+
+	"github.com/r2-reasoner/r2/kernels"
 )
 
 // The bits are the same on every processor: the digest that this test prints is compared between
@@ -59,5 +62,39 @@ func TestDigest(t *testing.T) {
 			sum(out...)
 		}
 	}
+	for _, typ := range blockTypes {
+		sum(blockDigest(r, typ)...)
+	}
 	t.Logf("digest %x", hash.Sum(nil))
+}
+
+// blockDigest is the sums of blocks with rounded rows, and the blocks widened.
+func blockDigest(r *rand.Rand, typ kernels.DType) []float32 {
+	const rows, outputs, blocks = 5, 32, 3
+	raw := make([]byte, outputs*typ.Bytes(blocks*kernels.BlockLen))
+	for i := range raw {
+		raw[i] = byte(r.Uint32())
+	}
+	for at := 0; at < len(raw); at += typ.Bytes(kernels.BlockLen) {
+		raw[at+1] &= 0xbf // a scale, or minimum, that is finite
+		raw[at+3] &= 0xbf
+	}
+	d := New(1)
+	defer d.Close()
+	w := d.Load(kernels.Format{Type: typ, Acts: kernels.I8}, outputs, blocks*kernels.BlockLen, raw).Buf.(*weight)
+	x := make([]float32, blocks*kernels.BlockLen)
+	var records [blocks * rows]record
+	sums, wide := make([]float32, rows*lanes), make([]float32, blocks*kernels.BlockLen*lanes)
+	for i := range rows {
+		for k := range x {
+			x[k] = float32(math.Ldexp(float64(r.Float32()-0.5), r.IntN(8)-4))
+		}
+		m := move{dst: unsafe.Pointer(&records[i]), src: unsafe.Pointer(&x[0]), n: blocks, dstRow: rows * recordSize}
+		m.roundBlocks()
+	}
+	t := blockTile{panel: w.at(0, 0), x: unsafe.Pointer(&records[0]), sums: unsafe.Pointer(&sums[0]), blocks: blocks, rows: rows,
+		xBlock: rows * recordSize, ahead: uintptr(w.at(0, 0))}
+	t.dots(w)
+	w.widenBlocks(&move{dst: unsafe.Pointer(&wide[0]), src: w.at(0, 0), n: blocks})
+	return append(sums, wide...)
 }

@@ -12,7 +12,8 @@ var useAssembly = haveAVX512
 var haveAVX512 = cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512DQ &&
 	cpu.X86.HasAVX512VL && cpu.X86.HasFMA
 
-// useNarrow says that the leaves run their AVX2 form where they do not run the AVX-512 one.
+// useNarrow says that the leaves run their AVX2 form where they do not run the AVX-512 one. Every processor with AVX2
+// converts half floats too (F16C), which x/sys does not report.
 var useNarrow = cpu.X86.HasAVX2 && cpu.X86.HasFMA
 
 // useDotBF16 says that pairs of bf16 are multiplied by VDPBF16PS (Intel's Cooper Lake and Sapphire Rapids,
@@ -20,7 +21,7 @@ var useNarrow = cpu.X86.HasAVX2 && cpu.X86.HasFMA
 var useDotBF16 = cpu.X86.HasAVX512BF16
 
 // useVNNI says that blocks of int8 are multiplied by VPDPBUSD (Intel's Cascade Lake, AMD's Zen 4), and
-// not by the twin: the instructions before it saturate.
+// not as AVX2 does it.
 var useVNNI = cpu.X86.HasAVX512VNNI
 
 // pause tells the processor that this is a loop that waits.

@@ -49,7 +49,7 @@ func (m *move) transpose() {
 		transposeF32x16(m)
 		return
 	}
-	m.transposeGo()
+	m.transposeNarrow()
 }
 
 // transposeBF16 transposes 16 bf16 panel lines to 32 rows of 16 f32.
@@ -58,7 +58,7 @@ func (m *move) transposeBF16() {
 		transposeBF16x16(m)
 		return
 	}
-	m.transposeBF16Go()
+	m.transposeBF16Narrow()
 }
 
 // multiplyAddRounds is a number of rounds that takes some milliseconds, and the operations of a round.

@@ -23,10 +23,10 @@ func (t *tile) bf16(rows int) {
 }
 
 // transpose transposes a block of up to 16 x 16 f32.
-func (m *move) transpose() { m.transposeGo() }
+func (m *move) transpose() { m.transposeNarrow() }
 
 // transposeBF16 transposes 16 bf16 panel lines to 32 rows of 16 f32.
-func (m *move) transposeBF16() { m.transposeBF16Go() }
+func (m *move) transposeBF16() { m.transposeBF16Narrow() }
 
 // multiplyAddRounds is a number of rounds that takes some milliseconds, and the operations of a round.
 func multiplyAddRounds() (rounds, flops int) { return narrowRounds, narrowFlops }

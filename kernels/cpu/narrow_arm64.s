@@ -3040,6 +3040,93 @@ store1:
 	ADD R13, R12, R12
 	RET
 
+// func transposeF32Lanes
+TEXT ·transposeF32Lanes(SB), NOSPLIT, $0-8
+	MOVD m+0(FP), R0
+	MOVD 0(R0), R2
+	MOVD 8(R0), R1
+	MOVD 24(R0), R10
+	MOVD 32(R0), R11
+	MOVD $4, R9
+rows:
+	MOVD R2, R13
+	VLD1 (R1), [V0.S4, V1.S4, V2.S4, V3.S4]
+	ADD R10, R1, R1
+	VLD1 (R1), [V4.S4, V5.S4, V6.S4, V7.S4]
+	ADD R10, R1, R1
+	VLD1 (R1), [V8.S4, V9.S4, V10.S4, V11.S4]
+	ADD R10, R1, R1
+	VLD1 (R1), [V12.S4, V13.S4, V14.S4, V15.S4]
+	ADD R10, R1, R1
+	VTRN1 V4.S4, V0.S4, V16.S4
+	VTRN2 V4.S4, V0.S4, V17.S4
+	VTRN1 V12.S4, V8.S4, V18.S4
+	VTRN2 V12.S4, V8.S4, V19.S4
+	VTRN1 V18.D2, V16.D2, V20.D2
+	VTRN2 V18.D2, V16.D2, V22.D2
+	VTRN1 V19.D2, V17.D2, V21.D2
+	VTRN2 V19.D2, V17.D2, V23.D2
+	VST1 [V20.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V21.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V22.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V23.S4], (R13)
+	ADD R11, R13, R13
+	VTRN1 V5.S4, V1.S4, V16.S4
+	VTRN2 V5.S4, V1.S4, V17.S4
+	VTRN1 V13.S4, V9.S4, V18.S4
+	VTRN2 V13.S4, V9.S4, V19.S4
+	VTRN1 V18.D2, V16.D2, V20.D2
+	VTRN2 V18.D2, V16.D2, V22.D2
+	VTRN1 V19.D2, V17.D2, V21.D2
+	VTRN2 V19.D2, V17.D2, V23.D2
+	VST1 [V20.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V21.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V22.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V23.S4], (R13)
+	ADD R11, R13, R13
+	VTRN1 V6.S4, V2.S4, V16.S4
+	VTRN2 V6.S4, V2.S4, V17.S4
+	VTRN1 V14.S4, V10.S4, V18.S4
+	VTRN2 V14.S4, V10.S4, V19.S4
+	VTRN1 V18.D2, V16.D2, V20.D2
+	VTRN2 V18.D2, V16.D2, V22.D2
+	VTRN1 V19.D2, V17.D2, V21.D2
+	VTRN2 V19.D2, V17.D2, V23.D2
+	VST1 [V20.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V21.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V22.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V23.S4], (R13)
+	ADD R11, R13, R13
+	VTRN1 V7.S4, V3.S4, V16.S4
+	VTRN2 V7.S4, V3.S4, V17.S4
+	VTRN1 V15.S4, V11.S4, V18.S4
+	VTRN2 V15.S4, V11.S4, V19.S4
+	VTRN1 V18.D2, V16.D2, V20.D2
+	VTRN2 V18.D2, V16.D2, V22.D2
+	VTRN1 V19.D2, V17.D2, V21.D2
+	VTRN2 V19.D2, V17.D2, V23.D2
+	VST1 [V20.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V21.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V22.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V23.S4], (R13)
+	ADD R11, R13, R13
+	ADD $16, R2, R2
+	SUBS $1, R9, R9
+	BNE rows
+	RET
+
 // func tileLowLanes16
 TEXT ·tileLowLanes16(SB), NOSPLIT, $0-16
 	MOVD t+0(FP), R0
@@ -4370,6 +4457,109 @@ store1:
 	MOVD 16(R0), R12
 	FMOVS F8, (R12)
 	ADD R13, R12, R12
+	RET
+
+// func transposeLowLanes
+TEXT ·transposeLowLanes(SB), NOSPLIT, $0-8
+	MOVD m+0(FP), R0
+	MOVD 0(R0), R2
+	MOVD 8(R0), R1
+	MOVD 24(R0), R10
+	MOVD 32(R0), R11
+	MOVD $4, R9
+rows:
+	MOVD R2, R13
+	VLD1 (R1), [V0.S4, V1.S4, V2.S4, V3.S4]
+	ADD R10, R1, R1
+	WORD $0x4f305400 // V0 = shift16 V0
+	WORD $0x4f305421 // V1 = shift16 V1
+	WORD $0x4f305442 // V2 = shift16 V2
+	WORD $0x4f305463 // V3 = shift16 V3
+	VLD1 (R1), [V4.S4, V5.S4, V6.S4, V7.S4]
+	ADD R10, R1, R1
+	WORD $0x4f305484 // V4 = shift16 V4
+	WORD $0x4f3054a5 // V5 = shift16 V5
+	WORD $0x4f3054c6 // V6 = shift16 V6
+	WORD $0x4f3054e7 // V7 = shift16 V7
+	VLD1 (R1), [V8.S4, V9.S4, V10.S4, V11.S4]
+	ADD R10, R1, R1
+	WORD $0x4f305508 // V8 = shift16 V8
+	WORD $0x4f305529 // V9 = shift16 V9
+	WORD $0x4f30554a // V10 = shift16 V10
+	WORD $0x4f30556b // V11 = shift16 V11
+	VLD1 (R1), [V12.S4, V13.S4, V14.S4, V15.S4]
+	ADD R10, R1, R1
+	WORD $0x4f30558c // V12 = shift16 V12
+	WORD $0x4f3055ad // V13 = shift16 V13
+	WORD $0x4f3055ce // V14 = shift16 V14
+	WORD $0x4f3055ef // V15 = shift16 V15
+	VTRN1 V4.S4, V0.S4, V16.S4
+	VTRN2 V4.S4, V0.S4, V17.S4
+	VTRN1 V12.S4, V8.S4, V18.S4
+	VTRN2 V12.S4, V8.S4, V19.S4
+	VTRN1 V18.D2, V16.D2, V20.D2
+	VTRN2 V18.D2, V16.D2, V22.D2
+	VTRN1 V19.D2, V17.D2, V21.D2
+	VTRN2 V19.D2, V17.D2, V23.D2
+	VST1 [V20.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V21.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V22.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V23.S4], (R13)
+	ADD R11, R13, R13
+	VTRN1 V5.S4, V1.S4, V16.S4
+	VTRN2 V5.S4, V1.S4, V17.S4
+	VTRN1 V13.S4, V9.S4, V18.S4
+	VTRN2 V13.S4, V9.S4, V19.S4
+	VTRN1 V18.D2, V16.D2, V20.D2
+	VTRN2 V18.D2, V16.D2, V22.D2
+	VTRN1 V19.D2, V17.D2, V21.D2
+	VTRN2 V19.D2, V17.D2, V23.D2
+	VST1 [V20.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V21.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V22.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V23.S4], (R13)
+	ADD R11, R13, R13
+	VTRN1 V6.S4, V2.S4, V16.S4
+	VTRN2 V6.S4, V2.S4, V17.S4
+	VTRN1 V14.S4, V10.S4, V18.S4
+	VTRN2 V14.S4, V10.S4, V19.S4
+	VTRN1 V18.D2, V16.D2, V20.D2
+	VTRN2 V18.D2, V16.D2, V22.D2
+	VTRN1 V19.D2, V17.D2, V21.D2
+	VTRN2 V19.D2, V17.D2, V23.D2
+	VST1 [V20.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V21.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V22.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V23.S4], (R13)
+	ADD R11, R13, R13
+	VTRN1 V7.S4, V3.S4, V16.S4
+	VTRN2 V7.S4, V3.S4, V17.S4
+	VTRN1 V15.S4, V11.S4, V18.S4
+	VTRN2 V15.S4, V11.S4, V19.S4
+	VTRN1 V18.D2, V16.D2, V20.D2
+	VTRN2 V18.D2, V16.D2, V22.D2
+	VTRN1 V19.D2, V17.D2, V21.D2
+	VTRN2 V19.D2, V17.D2, V23.D2
+	VST1 [V20.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V21.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V22.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V23.S4], (R13)
+	ADD R11, R13, R13
+	ADD $16, R2, R2
+	SUBS $1, R9, R9
+	BNE rows
 	RET
 
 // func tileHighLanes16
@@ -5712,6 +5902,1881 @@ store1:
 	FMOVS F8, (R12)
 	ADD R13, R12, R12
 	RET
+
+// func transposeHighLanes
+TEXT ·transposeHighLanes(SB), NOSPLIT, $0-8
+	MOVD m+0(FP), R0
+	MOVD 0(R0), R2
+	MOVD 8(R0), R1
+	MOVD 24(R0), R10
+	MOVD 32(R0), R11
+	MOVD $0xffff0000, R7
+	VDUP R7, V30.S4
+	MOVD $4, R9
+rows:
+	MOVD R2, R13
+	VLD1 (R1), [V0.S4, V1.S4, V2.S4, V3.S4]
+	ADD R10, R1, R1
+	WORD $0x4e3e1c00 // V0 = and V0, V30
+	WORD $0x4e3e1c21 // V1 = and V1, V30
+	WORD $0x4e3e1c42 // V2 = and V2, V30
+	WORD $0x4e3e1c63 // V3 = and V3, V30
+	VLD1 (R1), [V4.S4, V5.S4, V6.S4, V7.S4]
+	ADD R10, R1, R1
+	WORD $0x4e3e1c84 // V4 = and V4, V30
+	WORD $0x4e3e1ca5 // V5 = and V5, V30
+	WORD $0x4e3e1cc6 // V6 = and V6, V30
+	WORD $0x4e3e1ce7 // V7 = and V7, V30
+	VLD1 (R1), [V8.S4, V9.S4, V10.S4, V11.S4]
+	ADD R10, R1, R1
+	WORD $0x4e3e1d08 // V8 = and V8, V30
+	WORD $0x4e3e1d29 // V9 = and V9, V30
+	WORD $0x4e3e1d4a // V10 = and V10, V30
+	WORD $0x4e3e1d6b // V11 = and V11, V30
+	VLD1 (R1), [V12.S4, V13.S4, V14.S4, V15.S4]
+	ADD R10, R1, R1
+	WORD $0x4e3e1d8c // V12 = and V12, V30
+	WORD $0x4e3e1dad // V13 = and V13, V30
+	WORD $0x4e3e1dce // V14 = and V14, V30
+	WORD $0x4e3e1def // V15 = and V15, V30
+	VTRN1 V4.S4, V0.S4, V16.S4
+	VTRN2 V4.S4, V0.S4, V17.S4
+	VTRN1 V12.S4, V8.S4, V18.S4
+	VTRN2 V12.S4, V8.S4, V19.S4
+	VTRN1 V18.D2, V16.D2, V20.D2
+	VTRN2 V18.D2, V16.D2, V22.D2
+	VTRN1 V19.D2, V17.D2, V21.D2
+	VTRN2 V19.D2, V17.D2, V23.D2
+	VST1 [V20.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V21.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V22.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V23.S4], (R13)
+	ADD R11, R13, R13
+	VTRN1 V5.S4, V1.S4, V16.S4
+	VTRN2 V5.S4, V1.S4, V17.S4
+	VTRN1 V13.S4, V9.S4, V18.S4
+	VTRN2 V13.S4, V9.S4, V19.S4
+	VTRN1 V18.D2, V16.D2, V20.D2
+	VTRN2 V18.D2, V16.D2, V22.D2
+	VTRN1 V19.D2, V17.D2, V21.D2
+	VTRN2 V19.D2, V17.D2, V23.D2
+	VST1 [V20.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V21.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V22.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V23.S4], (R13)
+	ADD R11, R13, R13
+	VTRN1 V6.S4, V2.S4, V16.S4
+	VTRN2 V6.S4, V2.S4, V17.S4
+	VTRN1 V14.S4, V10.S4, V18.S4
+	VTRN2 V14.S4, V10.S4, V19.S4
+	VTRN1 V18.D2, V16.D2, V20.D2
+	VTRN2 V18.D2, V16.D2, V22.D2
+	VTRN1 V19.D2, V17.D2, V21.D2
+	VTRN2 V19.D2, V17.D2, V23.D2
+	VST1 [V20.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V21.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V22.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V23.S4], (R13)
+	ADD R11, R13, R13
+	VTRN1 V7.S4, V3.S4, V16.S4
+	VTRN2 V7.S4, V3.S4, V17.S4
+	VTRN1 V15.S4, V11.S4, V18.S4
+	VTRN2 V15.S4, V11.S4, V19.S4
+	VTRN1 V18.D2, V16.D2, V20.D2
+	VTRN2 V18.D2, V16.D2, V22.D2
+	VTRN1 V19.D2, V17.D2, V21.D2
+	VTRN2 V19.D2, V17.D2, V23.D2
+	VST1 [V20.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V21.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V22.S4], (R13)
+	ADD R11, R13, R13
+	VST1 [V23.S4], (R13)
+	ADD R11, R13, R13
+	ADD $16, R2, R2
+	SUBS $1, R9, R9
+	BNE rows
+	RET
+
+// func dotsQ8Lanes
+TEXT ·dotsQ8Lanes(SB), NOSPLIT, $0-8
+	MOVD t+0(FP), R0
+	MOVD 8(R0), R2
+	MOVD 16(R0), R3
+	MOVD 24(R0), R4
+	MOVD 32(R0), R5
+	MOVD 40(R0), R6
+	MOVD 0(R0), R7
+block:
+	MOVD R7, R1
+	ADD $1024, R7, R13
+	MOVD R3, R14
+	MOVD $4, R9
+part:
+	VMOVI $128, V4.B16
+	MOVD R1, R8
+	VLD1 (R8), [V16.B16, V17.B16]
+	ADD $128, R8, R8
+	WORD $0x6e241e10 // V16 = xor V16, V4
+	WORD $0x6e241e31 // V17 = xor V17, V4
+	VLD1 (R8), [V18.B16, V19.B16]
+	ADD $128, R8, R8
+	WORD $0x6e241e52 // V18 = xor V18, V4
+	WORD $0x6e241e73 // V19 = xor V19, V4
+	VLD1 (R8), [V20.B16, V21.B16]
+	ADD $128, R8, R8
+	WORD $0x6e241e94 // V20 = xor V20, V4
+	WORD $0x6e241eb5 // V21 = xor V21, V4
+	VLD1 (R8), [V22.B16, V23.B16]
+	ADD $128, R8, R8
+	WORD $0x6e241ed6 // V22 = xor V22, V4
+	WORD $0x6e241ef7 // V23 = xor V23, V4
+	VLD1 (R8), [V24.B16, V25.B16]
+	ADD $128, R8, R8
+	WORD $0x6e241f18 // V24 = xor V24, V4
+	WORD $0x6e241f39 // V25 = xor V25, V4
+	VLD1 (R8), [V26.B16, V27.B16]
+	ADD $128, R8, R8
+	WORD $0x6e241f5a // V26 = xor V26, V4
+	WORD $0x6e241f7b // V27 = xor V27, V4
+	VLD1 (R8), [V28.B16, V29.B16]
+	ADD $128, R8, R8
+	WORD $0x6e241f9c // V28 = xor V28, V4
+	WORD $0x6e241fbd // V29 = xor V29, V4
+	VLD1 (R8), [V30.B16, V31.B16]
+	ADD $128, R8, R8
+	WORD $0x6e241fde // V30 = xor V30, V4
+	WORD $0x6e241fff // V31 = xor V31, V4
+	MOVD R13, R8
+	VLD1 (R8), [V0.B16]
+	WORD $0x0e21780c // V12 = half V0
+	WORD $0x4e21780d // V13 = half2 V0
+	MOVD R2, R10
+	MOVD R14, R11
+	MOVD R5, R12
+row:
+	WORD $0x4ddfc944 // V4 = (R10) in every lane, R10 += 4
+	WORD $0x0e24c200 // V0 = mull V16, V4
+	WORD $0x4e24c201 // V1 = mull2 V16, V4
+	WORD $0x0e24c222 // V2 = mull V17, V4
+	WORD $0x4e24c223 // V3 = mull2 V17, V4
+	WORD $0x4ddfc944 // V4 = (R10) in every lane, R10 += 4
+	WORD $0x0e248240 // V0 = mlal V18, V4
+	WORD $0x4e248241 // V1 = mlal2 V18, V4
+	WORD $0x0e248262 // V2 = mlal V19, V4
+	WORD $0x4e248263 // V3 = mlal2 V19, V4
+	WORD $0x4e602808 // V8 = addlp V0
+	WORD $0x4e602829 // V9 = addlp V1
+	WORD $0x4e60284a // V10 = addlp V2
+	WORD $0x4e60286b // V11 = addlp V3
+	WORD $0x4ddfc944 // V4 = (R10) in every lane, R10 += 4
+	WORD $0x0e24c280 // V0 = mull V20, V4
+	WORD $0x4e24c281 // V1 = mull2 V20, V4
+	WORD $0x0e24c2a2 // V2 = mull V21, V4
+	WORD $0x4e24c2a3 // V3 = mull2 V21, V4
+	WORD $0x4ddfc944 // V4 = (R10) in every lane, R10 += 4
+	WORD $0x0e2482c0 // V0 = mlal V22, V4
+	WORD $0x4e2482c1 // V1 = mlal2 V22, V4
+	WORD $0x0e2482e2 // V2 = mlal V23, V4
+	WORD $0x4e2482e3 // V3 = mlal2 V23, V4
+	WORD $0x4e606808 // V8 = adalp V0
+	WORD $0x4e606829 // V9 = adalp V1
+	WORD $0x4e60684a // V10 = adalp V2
+	WORD $0x4e60686b // V11 = adalp V3
+	WORD $0x4ddfc944 // V4 = (R10) in every lane, R10 += 4
+	WORD $0x0e24c300 // V0 = mull V24, V4
+	WORD $0x4e24c301 // V1 = mull2 V24, V4
+	WORD $0x0e24c322 // V2 = mull V25, V4
+	WORD $0x4e24c323 // V3 = mull2 V25, V4
+	WORD $0x4ddfc944 // V4 = (R10) in every lane, R10 += 4
+	WORD $0x0e248340 // V0 = mlal V26, V4
+	WORD $0x4e248341 // V1 = mlal2 V26, V4
+	WORD $0x0e248362 // V2 = mlal V27, V4
+	WORD $0x4e248363 // V3 = mlal2 V27, V4
+	WORD $0x4e606808 // V8 = adalp V0
+	WORD $0x4e606829 // V9 = adalp V1
+	WORD $0x4e60684a // V10 = adalp V2
+	WORD $0x4e60686b // V11 = adalp V3
+	WORD $0x4ddfc944 // V4 = (R10) in every lane, R10 += 4
+	WORD $0x0e24c380 // V0 = mull V28, V4
+	WORD $0x4e24c381 // V1 = mull2 V28, V4
+	WORD $0x0e24c3a2 // V2 = mull V29, V4
+	WORD $0x4e24c3a3 // V3 = mull2 V29, V4
+	WORD $0x4ddfc944 // V4 = (R10) in every lane, R10 += 4
+	WORD $0x0e2483c0 // V0 = mlal V30, V4
+	WORD $0x4e2483c1 // V1 = mlal2 V30, V4
+	WORD $0x0e2483e2 // V2 = mlal V31, V4
+	WORD $0x4e2483e3 // V3 = mlal2 V31, V4
+	WORD $0x4e606808 // V8 = adalp V0
+	WORD $0x4e606829 // V9 = adalp V1
+	WORD $0x4e60684a // V10 = adalp V2
+	WORD $0x4e60686b // V11 = adalp V3
+	WORD $0x4ea9bd00 // V0 = addp V8, V9
+	WORD $0x4eabbd41 // V1 = addp V10, V11
+	WORD $0x4ddfc945 // V5 = (R10) in every lane, R10 += 4
+	WORD $0x4ddfc946 // V6 = (R10) in every lane, R10 += 4
+	WORD $0x4ddfc947 // V7 = (R10) in every lane, R10 += 4
+	ADD $4, R10, R10
+	VLD1 (R11), [V14.S4, V15.S4]
+	WORD $0x4e21d800 // V0 = float V0
+	WORD $0x6e25dd84 // V4 = mul V12, V5
+	WORD $0x4e24cc0e // V14 = fma V0, V4
+	WORD $0x4e21d821 // V1 = float V1
+	WORD $0x6e25dda4 // V4 = mul V13, V5
+	WORD $0x4e24cc2f // V15 = fma V1, V4
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	SUBS $1, R12, R12
+	BNE row
+	ADD $32, R14, R14
+	ADD $32, R1, R1
+	ADD $16, R13, R13
+	SUBS $1, R9, R9
+	BNE part
+	ADD $1088, R7, R7
+	ADD R6, R2, R2
+	SUBS $1, R4, R4
+	BNE block
+	RET
+
+// func widenQ8Lanes
+TEXT ·widenQ8Lanes(SB), NOSPLIT, $0-8
+	MOVD m+0(FP), R0
+	MOVD 0(R0), R2
+	MOVD 8(R0), R7
+	MOVD 16(R0), R4
+	MOVD $0xff, R8
+	VDUP R8, V5.S4
+	MOVD $0xc3000000, R8
+	VDUP R8, V6.S4
+block:
+	MOVD R7, R1
+	ADD $1024, R7, R13
+	MOVD R2, R14
+	MOVD $4, R9
+part:
+	MOVD R1, R8
+	VLD1 (R8), [V16.B16, V17.B16]
+	ADD $128, R8, R8
+	VLD1 (R8), [V18.B16, V19.B16]
+	ADD $128, R8, R8
+	VLD1 (R8), [V20.B16, V21.B16]
+	ADD $128, R8, R8
+	VLD1 (R8), [V22.B16, V23.B16]
+	ADD $128, R8, R8
+	VLD1 (R8), [V24.B16, V25.B16]
+	ADD $128, R8, R8
+	VLD1 (R8), [V26.B16, V27.B16]
+	ADD $128, R8, R8
+	VLD1 (R8), [V28.B16, V29.B16]
+	ADD $128, R8, R8
+	VLD1 (R8), [V30.B16, V31.B16]
+	ADD $128, R8, R8
+	MOVD R13, R8
+	VLD1 (R8), [V0.B16]
+	WORD $0x0e21780c // V12 = half V0
+	WORD $0x4e21780d // V13 = half2 V0
+	WORD $0x6e26dd88 // V8 = mul V12, V6
+	WORD $0x6e26dda9 // V9 = mul V13, V6
+	MOVD R14, R11
+	WORD $0x4e251e00 // V0 = and V16, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x4e251e20 // V0 = and V17, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f380600 // V0 = byte1 V16
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f380620 // V0 = byte1 V17
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f300600 // V0 = byte2 V16
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f300620 // V0 = byte2 V17
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f280600 // V0 = byte3 V16
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f280620 // V0 = byte3 V17
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x4e251e40 // V0 = and V18, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x4e251e60 // V0 = and V19, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f380640 // V0 = byte1 V18
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f380660 // V0 = byte1 V19
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f300640 // V0 = byte2 V18
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f300660 // V0 = byte2 V19
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f280640 // V0 = byte3 V18
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f280660 // V0 = byte3 V19
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x4e251e80 // V0 = and V20, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x4e251ea0 // V0 = and V21, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f380680 // V0 = byte1 V20
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f3806a0 // V0 = byte1 V21
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f300680 // V0 = byte2 V20
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f3006a0 // V0 = byte2 V21
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f280680 // V0 = byte3 V20
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f2806a0 // V0 = byte3 V21
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x4e251ec0 // V0 = and V22, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x4e251ee0 // V0 = and V23, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f3806c0 // V0 = byte1 V22
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f3806e0 // V0 = byte1 V23
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f3006c0 // V0 = byte2 V22
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f3006e0 // V0 = byte2 V23
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f2806c0 // V0 = byte3 V22
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f2806e0 // V0 = byte3 V23
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x4e251f00 // V0 = and V24, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x4e251f20 // V0 = and V25, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f380700 // V0 = byte1 V24
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f380720 // V0 = byte1 V25
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f300700 // V0 = byte2 V24
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f300720 // V0 = byte2 V25
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f280700 // V0 = byte3 V24
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f280720 // V0 = byte3 V25
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x4e251f40 // V0 = and V26, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x4e251f60 // V0 = and V27, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f380740 // V0 = byte1 V26
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f380760 // V0 = byte1 V27
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f300740 // V0 = byte2 V26
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f300760 // V0 = byte2 V27
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f280740 // V0 = byte3 V26
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f280760 // V0 = byte3 V27
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x4e251f80 // V0 = and V28, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x4e251fa0 // V0 = and V29, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f380780 // V0 = byte1 V28
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f3807a0 // V0 = byte1 V29
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f300780 // V0 = byte2 V28
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f3007a0 // V0 = byte2 V29
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f280780 // V0 = byte3 V28
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f2807a0 // V0 = byte3 V29
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x4e251fc0 // V0 = and V30, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x4e251fe0 // V0 = and V31, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f3807c0 // V0 = byte1 V30
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f3807e0 // V0 = byte1 V31
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f3007c0 // V0 = byte2 V30
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f3007e0 // V0 = byte2 V31
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f2807c0 // V0 = byte3 V30
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f2807e0 // V0 = byte3 V31
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	ADD $32, R14, R14
+	ADD $32, R1, R1
+	ADD $16, R13, R13
+	SUBS $1, R9, R9
+	BNE part
+	ADD $1088, R7, R7
+	ADD $4096, R2, R2
+	SUBS $1, R4, R4
+	BNE block
+	RET
+
+// func dotsQ40Lanes
+TEXT ·dotsQ40Lanes(SB), NOSPLIT, $0-8
+	MOVD t+0(FP), R0
+	MOVD 8(R0), R2
+	MOVD 16(R0), R3
+	MOVD 24(R0), R4
+	MOVD 32(R0), R5
+	MOVD 40(R0), R6
+	MOVD 0(R0), R7
+block:
+	MOVD R7, R1
+	ADD $512, R7, R13
+	MOVD R3, R14
+	MOVD $4, R9
+part:
+	VMOVI $15, V4.B16
+	MOVD R1, R8
+	VLD1 (R8), [V16.B16, V17.B16]
+	ADD $128, R8, R8
+	WORD $0x6f0c0618 // V24 = high V16
+	WORD $0x4e241e10 // V16 = and V16, V4
+	WORD $0x6f0c0639 // V25 = high V17
+	WORD $0x4e241e31 // V17 = and V17, V4
+	VLD1 (R8), [V18.B16, V19.B16]
+	ADD $128, R8, R8
+	WORD $0x6f0c065a // V26 = high V18
+	WORD $0x4e241e52 // V18 = and V18, V4
+	WORD $0x6f0c067b // V27 = high V19
+	WORD $0x4e241e73 // V19 = and V19, V4
+	VLD1 (R8), [V20.B16, V21.B16]
+	ADD $128, R8, R8
+	WORD $0x6f0c069c // V28 = high V20
+	WORD $0x4e241e94 // V20 = and V20, V4
+	WORD $0x6f0c06bd // V29 = high V21
+	WORD $0x4e241eb5 // V21 = and V21, V4
+	VLD1 (R8), [V22.B16, V23.B16]
+	ADD $128, R8, R8
+	WORD $0x6f0c06de // V30 = high V22
+	WORD $0x4e241ed6 // V22 = and V22, V4
+	WORD $0x6f0c06ff // V31 = high V23
+	WORD $0x4e241ef7 // V23 = and V23, V4
+	MOVD R13, R8
+	VLD1 (R8), [V0.B16]
+	WORD $0x0e21780c // V12 = half V0
+	WORD $0x4e21780d // V13 = half2 V0
+	MOVD R2, R10
+	MOVD R14, R11
+	MOVD R5, R12
+row:
+	WORD $0x4ddfc944 // V4 = (R10) in every lane, R10 += 4
+	WORD $0x0e24c200 // V0 = mull V16, V4
+	WORD $0x4e24c201 // V1 = mull2 V16, V4
+	WORD $0x0e24c222 // V2 = mull V17, V4
+	WORD $0x4e24c223 // V3 = mull2 V17, V4
+	WORD $0x4ddfc944 // V4 = (R10) in every lane, R10 += 4
+	WORD $0x0e248240 // V0 = mlal V18, V4
+	WORD $0x4e248241 // V1 = mlal2 V18, V4
+	WORD $0x0e248262 // V2 = mlal V19, V4
+	WORD $0x4e248263 // V3 = mlal2 V19, V4
+	WORD $0x4ddfc944 // V4 = (R10) in every lane, R10 += 4
+	WORD $0x0e248280 // V0 = mlal V20, V4
+	WORD $0x4e248281 // V1 = mlal2 V20, V4
+	WORD $0x0e2482a2 // V2 = mlal V21, V4
+	WORD $0x4e2482a3 // V3 = mlal2 V21, V4
+	WORD $0x4ddfc944 // V4 = (R10) in every lane, R10 += 4
+	WORD $0x0e2482c0 // V0 = mlal V22, V4
+	WORD $0x4e2482c1 // V1 = mlal2 V22, V4
+	WORD $0x0e2482e2 // V2 = mlal V23, V4
+	WORD $0x4e2482e3 // V3 = mlal2 V23, V4
+	WORD $0x4ddfc944 // V4 = (R10) in every lane, R10 += 4
+	WORD $0x0e248300 // V0 = mlal V24, V4
+	WORD $0x4e248301 // V1 = mlal2 V24, V4
+	WORD $0x0e248322 // V2 = mlal V25, V4
+	WORD $0x4e248323 // V3 = mlal2 V25, V4
+	WORD $0x4ddfc944 // V4 = (R10) in every lane, R10 += 4
+	WORD $0x0e248340 // V0 = mlal V26, V4
+	WORD $0x4e248341 // V1 = mlal2 V26, V4
+	WORD $0x0e248362 // V2 = mlal V27, V4
+	WORD $0x4e248363 // V3 = mlal2 V27, V4
+	WORD $0x4ddfc944 // V4 = (R10) in every lane, R10 += 4
+	WORD $0x0e248380 // V0 = mlal V28, V4
+	WORD $0x4e248381 // V1 = mlal2 V28, V4
+	WORD $0x0e2483a2 // V2 = mlal V29, V4
+	WORD $0x4e2483a3 // V3 = mlal2 V29, V4
+	WORD $0x4ddfc944 // V4 = (R10) in every lane, R10 += 4
+	WORD $0x0e2483c0 // V0 = mlal V30, V4
+	WORD $0x4e2483c1 // V1 = mlal2 V30, V4
+	WORD $0x0e2483e2 // V2 = mlal V31, V4
+	WORD $0x4e2483e3 // V3 = mlal2 V31, V4
+	WORD $0x4e602800 // V0 = addlp V0
+	WORD $0x4e602821 // V1 = addlp V1
+	WORD $0x4e602842 // V2 = addlp V2
+	WORD $0x4e602863 // V3 = addlp V3
+	WORD $0x4ea1bc00 // V0 = addp V0, V1
+	WORD $0x4ea3bc41 // V1 = addp V2, V3
+	WORD $0x4ddfc945 // V5 = (R10) in every lane, R10 += 4
+	WORD $0x4ddfc946 // V6 = (R10) in every lane, R10 += 4
+	WORD $0x4ddfc947 // V7 = (R10) in every lane, R10 += 4
+	ADD $4, R10, R10
+	VLD1 (R11), [V14.S4, V15.S4]
+	WORD $0x4ea68400 // V0 = plus V0, V6
+	WORD $0x4e21d800 // V0 = float V0
+	WORD $0x6e25dd84 // V4 = mul V12, V5
+	WORD $0x4e24cc0e // V14 = fma V0, V4
+	WORD $0x4ea68421 // V1 = plus V1, V6
+	WORD $0x4e21d821 // V1 = float V1
+	WORD $0x6e25dda4 // V4 = mul V13, V5
+	WORD $0x4e24cc2f // V15 = fma V1, V4
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	SUBS $1, R12, R12
+	BNE row
+	ADD $32, R14, R14
+	ADD $32, R1, R1
+	ADD $16, R13, R13
+	SUBS $1, R9, R9
+	BNE part
+	ADD $576, R7, R7
+	ADD R6, R2, R2
+	SUBS $1, R4, R4
+	BNE block
+	RET
+
+// func widenQ40Lanes
+TEXT ·widenQ40Lanes(SB), NOSPLIT, $0-8
+	MOVD m+0(FP), R0
+	MOVD 0(R0), R2
+	MOVD 8(R0), R7
+	MOVD 16(R0), R4
+	MOVD $0xff, R8
+	VDUP R8, V5.S4
+	MOVD $0xc1000000, R8
+	VDUP R8, V6.S4
+block:
+	MOVD R7, R1
+	ADD $512, R7, R13
+	MOVD R2, R14
+	MOVD $4, R9
+part:
+	VMOVI $15, V4.B16
+	MOVD R1, R8
+	VLD1 (R8), [V16.B16, V17.B16]
+	ADD $128, R8, R8
+	WORD $0x6f0c0618 // V24 = high V16
+	WORD $0x4e241e10 // V16 = and V16, V4
+	WORD $0x6f0c0639 // V25 = high V17
+	WORD $0x4e241e31 // V17 = and V17, V4
+	VLD1 (R8), [V18.B16, V19.B16]
+	ADD $128, R8, R8
+	WORD $0x6f0c065a // V26 = high V18
+	WORD $0x4e241e52 // V18 = and V18, V4
+	WORD $0x6f0c067b // V27 = high V19
+	WORD $0x4e241e73 // V19 = and V19, V4
+	VLD1 (R8), [V20.B16, V21.B16]
+	ADD $128, R8, R8
+	WORD $0x6f0c069c // V28 = high V20
+	WORD $0x4e241e94 // V20 = and V20, V4
+	WORD $0x6f0c06bd // V29 = high V21
+	WORD $0x4e241eb5 // V21 = and V21, V4
+	VLD1 (R8), [V22.B16, V23.B16]
+	ADD $128, R8, R8
+	WORD $0x6f0c06de // V30 = high V22
+	WORD $0x4e241ed6 // V22 = and V22, V4
+	WORD $0x6f0c06ff // V31 = high V23
+	WORD $0x4e241ef7 // V23 = and V23, V4
+	MOVD R13, R8
+	VLD1 (R8), [V0.B16]
+	WORD $0x0e21780c // V12 = half V0
+	WORD $0x4e21780d // V13 = half2 V0
+	WORD $0x6e26dd88 // V8 = mul V12, V6
+	WORD $0x6e26dda9 // V9 = mul V13, V6
+	MOVD R14, R11
+	WORD $0x4e251e00 // V0 = and V16, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x4e251e20 // V0 = and V17, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f380600 // V0 = byte1 V16
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f380620 // V0 = byte1 V17
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f300600 // V0 = byte2 V16
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f300620 // V0 = byte2 V17
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f280600 // V0 = byte3 V16
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f280620 // V0 = byte3 V17
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x4e251e40 // V0 = and V18, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x4e251e60 // V0 = and V19, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f380640 // V0 = byte1 V18
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f380660 // V0 = byte1 V19
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f300640 // V0 = byte2 V18
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f300660 // V0 = byte2 V19
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f280640 // V0 = byte3 V18
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f280660 // V0 = byte3 V19
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x4e251e80 // V0 = and V20, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x4e251ea0 // V0 = and V21, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f380680 // V0 = byte1 V20
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f3806a0 // V0 = byte1 V21
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f300680 // V0 = byte2 V20
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f3006a0 // V0 = byte2 V21
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f280680 // V0 = byte3 V20
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f2806a0 // V0 = byte3 V21
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x4e251ec0 // V0 = and V22, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x4e251ee0 // V0 = and V23, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f3806c0 // V0 = byte1 V22
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f3806e0 // V0 = byte1 V23
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f3006c0 // V0 = byte2 V22
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f3006e0 // V0 = byte2 V23
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f2806c0 // V0 = byte3 V22
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f2806e0 // V0 = byte3 V23
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x4e251f00 // V0 = and V24, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x4e251f20 // V0 = and V25, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f380700 // V0 = byte1 V24
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f380720 // V0 = byte1 V25
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f300700 // V0 = byte2 V24
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f300720 // V0 = byte2 V25
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f280700 // V0 = byte3 V24
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f280720 // V0 = byte3 V25
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x4e251f40 // V0 = and V26, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x4e251f60 // V0 = and V27, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f380740 // V0 = byte1 V26
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f380760 // V0 = byte1 V27
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f300740 // V0 = byte2 V26
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f300760 // V0 = byte2 V27
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f280740 // V0 = byte3 V26
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f280760 // V0 = byte3 V27
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x4e251f80 // V0 = and V28, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x4e251fa0 // V0 = and V29, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f380780 // V0 = byte1 V28
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f3807a0 // V0 = byte1 V29
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f300780 // V0 = byte2 V28
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f3007a0 // V0 = byte2 V29
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f280780 // V0 = byte3 V28
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f2807a0 // V0 = byte3 V29
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x4e251fc0 // V0 = and V30, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x4e251fe0 // V0 = and V31, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f3807c0 // V0 = byte1 V30
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f3807e0 // V0 = byte1 V31
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f3007c0 // V0 = byte2 V30
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f3007e0 // V0 = byte2 V31
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f2807c0 // V0 = byte3 V30
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f2807e0 // V0 = byte3 V31
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	ADD $32, R14, R14
+	ADD $32, R1, R1
+	ADD $16, R13, R13
+	SUBS $1, R9, R9
+	BNE part
+	ADD $576, R7, R7
+	ADD $4096, R2, R2
+	SUBS $1, R4, R4
+	BNE block
+	RET
+
+// func dotsQ41Lanes
+TEXT ·dotsQ41Lanes(SB), NOSPLIT, $0-8
+	MOVD t+0(FP), R0
+	MOVD 8(R0), R2
+	MOVD 16(R0), R3
+	MOVD 24(R0), R4
+	MOVD 32(R0), R5
+	MOVD 40(R0), R6
+	MOVD 0(R0), R7
+block:
+	MOVD R7, R1
+	ADD $512, R7, R13
+	MOVD R3, R14
+	MOVD $4, R9
+part:
+	VMOVI $15, V4.B16
+	MOVD R1, R8
+	VLD1 (R8), [V16.B16, V17.B16]
+	ADD $128, R8, R8
+	WORD $0x6f0c0618 // V24 = high V16
+	WORD $0x4e241e10 // V16 = and V16, V4
+	WORD $0x6f0c0639 // V25 = high V17
+	WORD $0x4e241e31 // V17 = and V17, V4
+	VLD1 (R8), [V18.B16, V19.B16]
+	ADD $128, R8, R8
+	WORD $0x6f0c065a // V26 = high V18
+	WORD $0x4e241e52 // V18 = and V18, V4
+	WORD $0x6f0c067b // V27 = high V19
+	WORD $0x4e241e73 // V19 = and V19, V4
+	VLD1 (R8), [V20.B16, V21.B16]
+	ADD $128, R8, R8
+	WORD $0x6f0c069c // V28 = high V20
+	WORD $0x4e241e94 // V20 = and V20, V4
+	WORD $0x6f0c06bd // V29 = high V21
+	WORD $0x4e241eb5 // V21 = and V21, V4
+	VLD1 (R8), [V22.B16, V23.B16]
+	ADD $128, R8, R8
+	WORD $0x6f0c06de // V30 = high V22
+	WORD $0x4e241ed6 // V22 = and V22, V4
+	WORD $0x6f0c06ff // V31 = high V23
+	WORD $0x4e241ef7 // V23 = and V23, V4
+	MOVD R13, R8
+	VLD1 (R8), [V0.B16]
+	WORD $0x0e21780c // V12 = half V0
+	WORD $0x4e21780d // V13 = half2 V0
+	ADD $64, R8, R8
+	VLD1 (R8), [V0.B16]
+	WORD $0x0e217808 // V8 = half V0
+	WORD $0x4e217809 // V9 = half2 V0
+	MOVD R2, R10
+	MOVD R14, R11
+	MOVD R5, R12
+row:
+	WORD $0x4ddfc944 // V4 = (R10) in every lane, R10 += 4
+	WORD $0x0e24c200 // V0 = mull V16, V4
+	WORD $0x4e24c201 // V1 = mull2 V16, V4
+	WORD $0x0e24c222 // V2 = mull V17, V4
+	WORD $0x4e24c223 // V3 = mull2 V17, V4
+	WORD $0x4ddfc944 // V4 = (R10) in every lane, R10 += 4
+	WORD $0x0e248240 // V0 = mlal V18, V4
+	WORD $0x4e248241 // V1 = mlal2 V18, V4
+	WORD $0x0e248262 // V2 = mlal V19, V4
+	WORD $0x4e248263 // V3 = mlal2 V19, V4
+	WORD $0x4ddfc944 // V4 = (R10) in every lane, R10 += 4
+	WORD $0x0e248280 // V0 = mlal V20, V4
+	WORD $0x4e248281 // V1 = mlal2 V20, V4
+	WORD $0x0e2482a2 // V2 = mlal V21, V4
+	WORD $0x4e2482a3 // V3 = mlal2 V21, V4
+	WORD $0x4ddfc944 // V4 = (R10) in every lane, R10 += 4
+	WORD $0x0e2482c0 // V0 = mlal V22, V4
+	WORD $0x4e2482c1 // V1 = mlal2 V22, V4
+	WORD $0x0e2482e2 // V2 = mlal V23, V4
+	WORD $0x4e2482e3 // V3 = mlal2 V23, V4
+	WORD $0x4ddfc944 // V4 = (R10) in every lane, R10 += 4
+	WORD $0x0e248300 // V0 = mlal V24, V4
+	WORD $0x4e248301 // V1 = mlal2 V24, V4
+	WORD $0x0e248322 // V2 = mlal V25, V4
+	WORD $0x4e248323 // V3 = mlal2 V25, V4
+	WORD $0x4ddfc944 // V4 = (R10) in every lane, R10 += 4
+	WORD $0x0e248340 // V0 = mlal V26, V4
+	WORD $0x4e248341 // V1 = mlal2 V26, V4
+	WORD $0x0e248362 // V2 = mlal V27, V4
+	WORD $0x4e248363 // V3 = mlal2 V27, V4
+	WORD $0x4ddfc944 // V4 = (R10) in every lane, R10 += 4
+	WORD $0x0e248380 // V0 = mlal V28, V4
+	WORD $0x4e248381 // V1 = mlal2 V28, V4
+	WORD $0x0e2483a2 // V2 = mlal V29, V4
+	WORD $0x4e2483a3 // V3 = mlal2 V29, V4
+	WORD $0x4ddfc944 // V4 = (R10) in every lane, R10 += 4
+	WORD $0x0e2483c0 // V0 = mlal V30, V4
+	WORD $0x4e2483c1 // V1 = mlal2 V30, V4
+	WORD $0x0e2483e2 // V2 = mlal V31, V4
+	WORD $0x4e2483e3 // V3 = mlal2 V31, V4
+	WORD $0x4e602800 // V0 = addlp V0
+	WORD $0x4e602821 // V1 = addlp V1
+	WORD $0x4e602842 // V2 = addlp V2
+	WORD $0x4e602863 // V3 = addlp V3
+	WORD $0x4ea1bc00 // V0 = addp V0, V1
+	WORD $0x4ea3bc41 // V1 = addp V2, V3
+	WORD $0x4ddfc945 // V5 = (R10) in every lane, R10 += 4
+	WORD $0x4ddfc946 // V6 = (R10) in every lane, R10 += 4
+	WORD $0x4ddfc947 // V7 = (R10) in every lane, R10 += 4
+	ADD $4, R10, R10
+	VLD1 (R11), [V14.S4, V15.S4]
+	WORD $0x4e21d800 // V0 = float V0
+	WORD $0x6e25dd84 // V4 = mul V12, V5
+	WORD $0x4e24cc0e // V14 = fma V0, V4
+	WORD $0x4e27cd0e // V14 = fma V8, V7
+	WORD $0x4e21d821 // V1 = float V1
+	WORD $0x6e25dda4 // V4 = mul V13, V5
+	WORD $0x4e24cc2f // V15 = fma V1, V4
+	WORD $0x4e27cd2f // V15 = fma V9, V7
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	SUBS $1, R12, R12
+	BNE row
+	ADD $32, R14, R14
+	ADD $32, R1, R1
+	ADD $16, R13, R13
+	SUBS $1, R9, R9
+	BNE part
+	ADD $640, R7, R7
+	ADD R6, R2, R2
+	SUBS $1, R4, R4
+	BNE block
+	RET
+
+// func widenQ41Lanes
+TEXT ·widenQ41Lanes(SB), NOSPLIT, $0-8
+	MOVD m+0(FP), R0
+	MOVD 0(R0), R2
+	MOVD 8(R0), R7
+	MOVD 16(R0), R4
+	MOVD $0xff, R8
+	VDUP R8, V5.S4
+	MOVD $0x00000000, R8
+	VDUP R8, V6.S4
+block:
+	MOVD R7, R1
+	ADD $512, R7, R13
+	MOVD R2, R14
+	MOVD $4, R9
+part:
+	VMOVI $15, V4.B16
+	MOVD R1, R8
+	VLD1 (R8), [V16.B16, V17.B16]
+	ADD $128, R8, R8
+	WORD $0x6f0c0618 // V24 = high V16
+	WORD $0x4e241e10 // V16 = and V16, V4
+	WORD $0x6f0c0639 // V25 = high V17
+	WORD $0x4e241e31 // V17 = and V17, V4
+	VLD1 (R8), [V18.B16, V19.B16]
+	ADD $128, R8, R8
+	WORD $0x6f0c065a // V26 = high V18
+	WORD $0x4e241e52 // V18 = and V18, V4
+	WORD $0x6f0c067b // V27 = high V19
+	WORD $0x4e241e73 // V19 = and V19, V4
+	VLD1 (R8), [V20.B16, V21.B16]
+	ADD $128, R8, R8
+	WORD $0x6f0c069c // V28 = high V20
+	WORD $0x4e241e94 // V20 = and V20, V4
+	WORD $0x6f0c06bd // V29 = high V21
+	WORD $0x4e241eb5 // V21 = and V21, V4
+	VLD1 (R8), [V22.B16, V23.B16]
+	ADD $128, R8, R8
+	WORD $0x6f0c06de // V30 = high V22
+	WORD $0x4e241ed6 // V22 = and V22, V4
+	WORD $0x6f0c06ff // V31 = high V23
+	WORD $0x4e241ef7 // V23 = and V23, V4
+	MOVD R13, R8
+	VLD1 (R8), [V0.B16]
+	WORD $0x0e21780c // V12 = half V0
+	WORD $0x4e21780d // V13 = half2 V0
+	ADD $64, R8, R8
+	VLD1 (R8), [V0.B16]
+	WORD $0x0e217808 // V8 = half V0
+	WORD $0x4e217809 // V9 = half2 V0
+	MOVD R14, R11
+	WORD $0x4e251e00 // V0 = and V16, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x4e251e20 // V0 = and V17, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f380600 // V0 = byte1 V16
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f380620 // V0 = byte1 V17
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f300600 // V0 = byte2 V16
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f300620 // V0 = byte2 V17
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f280600 // V0 = byte3 V16
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f280620 // V0 = byte3 V17
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x4e251e40 // V0 = and V18, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x4e251e60 // V0 = and V19, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f380640 // V0 = byte1 V18
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f380660 // V0 = byte1 V19
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f300640 // V0 = byte2 V18
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f300660 // V0 = byte2 V19
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f280640 // V0 = byte3 V18
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f280660 // V0 = byte3 V19
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x4e251e80 // V0 = and V20, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x4e251ea0 // V0 = and V21, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f380680 // V0 = byte1 V20
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f3806a0 // V0 = byte1 V21
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f300680 // V0 = byte2 V20
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f3006a0 // V0 = byte2 V21
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f280680 // V0 = byte3 V20
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f2806a0 // V0 = byte3 V21
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x4e251ec0 // V0 = and V22, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x4e251ee0 // V0 = and V23, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f3806c0 // V0 = byte1 V22
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f3806e0 // V0 = byte1 V23
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f3006c0 // V0 = byte2 V22
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f3006e0 // V0 = byte2 V23
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f2806c0 // V0 = byte3 V22
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f2806e0 // V0 = byte3 V23
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x4e251f00 // V0 = and V24, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x4e251f20 // V0 = and V25, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f380700 // V0 = byte1 V24
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f380720 // V0 = byte1 V25
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f300700 // V0 = byte2 V24
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f300720 // V0 = byte2 V25
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f280700 // V0 = byte3 V24
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f280720 // V0 = byte3 V25
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x4e251f40 // V0 = and V26, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x4e251f60 // V0 = and V27, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f380740 // V0 = byte1 V26
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f380760 // V0 = byte1 V27
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f300740 // V0 = byte2 V26
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f300760 // V0 = byte2 V27
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f280740 // V0 = byte3 V26
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f280760 // V0 = byte3 V27
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x4e251f80 // V0 = and V28, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x4e251fa0 // V0 = and V29, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f380780 // V0 = byte1 V28
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f3807a0 // V0 = byte1 V29
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f300780 // V0 = byte2 V28
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f3007a0 // V0 = byte2 V29
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f280780 // V0 = byte3 V28
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f2807a0 // V0 = byte3 V29
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x4e251fc0 // V0 = and V30, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x4e251fe0 // V0 = and V31, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f3807c0 // V0 = byte1 V30
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f3807e0 // V0 = byte1 V31
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f3007c0 // V0 = byte2 V30
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f3007e0 // V0 = byte2 V31
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	WORD $0x6f2807c0 // V0 = byte3 V30
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V8.B16, V8.B16, V14.B16
+	WORD $0x4e2ccc0e // V14 = fma V0, V12
+	WORD $0x6f2807e0 // V0 = byte3 V31
+	WORD $0x4e251c00 // V0 = and V0, V5
+	WORD $0x4e21d800 // V0 = float V0
+	VORR V9.B16, V9.B16, V15.B16
+	WORD $0x4e2dcc0f // V15 = fma V0, V13
+	VST1 [V14.S4, V15.S4], (R11)
+	ADD $128, R11, R11
+	ADD $32, R14, R14
+	ADD $32, R1, R1
+	ADD $16, R13, R13
+	SUBS $1, R9, R9
+	BNE part
+	ADD $640, R7, R7
+	ADD $4096, R2, R2
+	SUBS $1, R4, R4
+	BNE block
+	RET
+
+// func roundBlocksLanes
+TEXT ·roundBlocksLanes(SB), NOSPLIT, $0-8
+	MOVD m+0(FP), R0
+	MOVD 0(R0), R2
+	MOVD 8(R0), R1
+	MOVD 16(R0), R4
+	MOVD 32(R0), R6
+	MOVD $0x7fffffff, R7
+	VDUP R7, V20.S4
+	MOVD $0x42fe0000, R7
+	FMOVS R7, F21
+block:
+	VLD1.P 64(R1), [V0.S4, V1.S4, V2.S4, V3.S4]
+	VLD1.P 64(R1), [V4.S4, V5.S4, V6.S4, V7.S4]
+	WORD $0x4e341c08 // V8 = and V0, V20
+	WORD $0x4e341c29 // V9 = and V1, V20
+	WORD $0x6ea96508 // V8 = umax V8, V9
+	WORD $0x4e341c49 // V9 = and V2, V20
+	WORD $0x6ea96508 // V8 = umax V8, V9
+	WORD $0x4e341c69 // V9 = and V3, V20
+	WORD $0x6ea96508 // V8 = umax V8, V9
+	WORD $0x4e341c89 // V9 = and V4, V20
+	WORD $0x6ea96508 // V8 = umax V8, V9
+	WORD $0x4e341ca9 // V9 = and V5, V20
+	WORD $0x6ea96508 // V8 = umax V8, V9
+	WORD $0x4e341cc9 // V9 = and V6, V20
+	WORD $0x6ea96508 // V8 = umax V8, V9
+	WORD $0x4e341ce9 // V9 = and V7, V20
+	WORD $0x6ea96508 // V8 = umax V8, V9
+	WORD $0x6eb0a908 // V8 = umaxv V8
+	FMOVS F8, R7
+	MOVW $0, R10
+	MOVD $0x0d800000, R8
+	CMPW R8, R7
+	BLO none
+	MOVD $0x7fc00000, R10
+	MOVD $0x7f800000, R8
+	CMPW R8, R7
+	BHS none
+	FDIVS F21, F8, F9
+	FDIVS F8, F21, F10
+	VDUP V10.S[0], V10.S4
+	WORD $0x6e2adc00 // V0 = mul V0, V10
+	WORD $0x4e21a800 // V0 = integer V0
+	WORD $0x6e2adc21 // V1 = mul V1, V10
+	WORD $0x4e21a821 // V1 = integer V1
+	WORD $0x6e2adc42 // V2 = mul V2, V10
+	WORD $0x4e21a842 // V2 = integer V2
+	WORD $0x6e2adc63 // V3 = mul V3, V10
+	WORD $0x4e21a863 // V3 = integer V3
+	WORD $0x6e2adc84 // V4 = mul V4, V10
+	WORD $0x4e21a884 // V4 = integer V4
+	WORD $0x6e2adca5 // V5 = mul V5, V10
+	WORD $0x4e21a8a5 // V5 = integer V5
+	WORD $0x6e2adcc6 // V6 = mul V6, V10
+	WORD $0x4e21a8c6 // V6 = integer V6
+	WORD $0x6e2adce7 // V7 = mul V7, V10
+	WORD $0x4e21a8e7 // V7 = integer V7
+	WORD $0x4ea1840b // V11 = plus V0, V1
+	WORD $0x4ea2856b // V11 = plus V11, V2
+	WORD $0x4ea3856b // V11 = plus V11, V3
+	WORD $0x4ea4856b // V11 = plus V11, V4
+	WORD $0x4ea5856b // V11 = plus V11, V5
+	WORD $0x4ea6856b // V11 = plus V11, V6
+	WORD $0x4ea7856b // V11 = plus V11, V7
+	WORD $0x4eb1b96b // V11 = addv V11
+	WORD $0x0e612800 // V0 = narrow4 V0
+	WORD $0x4e612820 // V0 = narrow8 V1
+	WORD $0x0e612842 // V2 = narrow4 V2
+	WORD $0x4e612862 // V2 = narrow8 V3
+	WORD $0x0e612884 // V4 = narrow4 V4
+	WORD $0x4e6128a4 // V4 = narrow8 V5
+	WORD $0x0e6128c6 // V6 = narrow4 V6
+	WORD $0x4e6128e6 // V6 = narrow8 V7
+	WORD $0x0e212800 // V0 = bytes8 V0
+	WORD $0x4e212840 // V0 = bytes16 V2
+	WORD $0x0e212884 // V4 = bytes8 V4
+	WORD $0x4e2128c4 // V4 = bytes16 V6
+	VST1 [V0.B16], (R2)
+	ADD $16, R2, R8
+	VST1 [V4.B16], (R8)
+	FMOVS F11, R7
+	SCVTFWS R7, F12
+	FMULS F9, F12, F12
+	LSLW $3, R7, R7
+	NEGW R7, R7
+	FMOVS F9, 32(R2)
+	MOVW R7, 36(R2)
+	FMOVS F12, 40(R2)
+next:
+	ADD R6, R2, R2
+	SUBS $1, R4, R4
+	BNE block
+	RET
+none:
+	STP (ZR, ZR), 0(R2)
+	STP (ZR, ZR), 16(R2)
+	MOVW R10, 32(R2)
+	MOVW ZR, 36(R2)
+	MOVW R10, 40(R2)
+	B next
 
 // func roofLanes
 TEXT ·roofLanes(SB), NOSPLIT, $0-8

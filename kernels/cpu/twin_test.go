@@ -70,7 +70,9 @@ func tileIsItsTwin(t *testing.T) {
 }
 
 // packRows gives the twin's bits: rows as lanes, zeros in the rest.
-func TestPackRows(t *testing.T) {
+func TestPackRows(t *testing.T) { both(t, packsRows) }
+
+func packsRows(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
 	for _, k := range []int{1, 8, 15, 16, 17, 64, 100} {
 		for _, rows := range []int{1, 2, 15, 16, 17, 31, 32} {

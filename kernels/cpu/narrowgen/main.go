@@ -35,6 +35,12 @@ type target interface {
 	leaf(l leaf)
 	// tile prints the products of 1 to tileRows rows with so many lanes of a panel.
 	tile(kind string, lanes int)
+	// transpose prints the transpose of 16 rows of 16 elements of a kind.
+	transpose(kind string)
+	// dots, widen and round print what blocks of integers need.
+	dots(b blocked)
+	widen(b blocked)
+	round()
 	// roof prints rounds of 96 multiply-adds that wait for nothing.
 	roof()
 	// text is everything printed so far.
@@ -50,7 +56,13 @@ func print(t target) string {
 		for _, lanes := range tileLanes {
 			t.tile(kind, lanes)
 		}
+		t.transpose(kind)
 	}
+	for _, b := range blockTypes {
+		t.dots(b)
+		t.widen(b)
+	}
+	t.round()
 	t.roof()
 	return t.text()
 }
