@@ -6,7 +6,8 @@ import "unsafe"
 // Go's heap, on huge pages where the system has them, and returned to the system by release.
 type block struct {
 	at     unsafe.Pointer
-	mapped []byte // nil: at is on Go's heap
+	mapped []byte // nil: at is on Go's heap, or in
+	slab   *slab  // which may be nil
 }
 
 const (

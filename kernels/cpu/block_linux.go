@@ -7,6 +7,7 @@ import (
 )
 
 const (
+	hugePages    = true
 	hugePage     = 2 << 20
 	madvHugePage = 14
 )
@@ -24,7 +25,10 @@ func mapBlock(n int) (block, error) {
 
 // release returns the memory. Nothing may point to it any more.
 func (b *block) release() {
-	if b.mapped != nil {
+	switch {
+	case b.slab != nil:
+		b.slab.leave()
+	case b.mapped != nil:
 		_ = syscall.Munmap(b.mapped) // fails only for what Mmap did not return
 	}
 	*b = block{}

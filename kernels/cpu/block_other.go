@@ -4,6 +4,8 @@ package cpu
 
 import "unsafe"
 
+const hugePages = false
+
 func mapBlock(n int) (block, error) {
 	return block{at: unsafe.Pointer(unsafe.SliceData(aligned((n + 3) / 4)))}, nil
 }

@@ -27,6 +27,7 @@ type Device struct {
 
 	scratch [][]float32 // of each worker, grown once and kept
 	spans   spans
+	slabs   slabs     // the memory of weights
 	rounded []float32 // x in the type that a product rounds it to, grown and kept
 
 	linear      linearTask

@@ -3,8 +3,10 @@ package cpu
 import (
 	"bytes"
 	"encoding/binary"
+	"math"
 	"math/rand/v2"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"testing"
@@ -59,32 +61,75 @@ func TestNewIsZero(t *testing.T) {
 	}
 }
 
+// resident is the bytes of memory that the process holds.
+func resident(t *testing.T) int {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		t.Skip("needs /proc/self/statm: ", err)
+	}
+	pages, err := strconv.Atoi(strings.Fields(string(b))[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pages * os.Getpagesize()
+}
+
 // Freed and unloaded memory goes back to the system.
 func TestMemoryIsReturned(t *testing.T) {
 	d := New(1)
-	resident := func() int {
-		b, err := os.ReadFile("/proc/self/statm")
-		if err != nil {
-			t.Skip("needs /proc/self/statm: ", err)
-		}
-		pages, err := strconv.Atoi(strings.Fields(string(b))[1])
-		if err != nil {
-			t.Fatal(err)
-		}
-		return pages * os.Getpagesize()
-	}
 	const size = 64 << 20
 	raw := make([]byte, size)
-	before := resident()
+	before := resident(t)
 	x := d.New(kernels.F32, size/4/100, 100)
 	d.Fill(x, 1)
 	w := d.Load(kernels.Format{Type: kernels.BF16}, size/2/64, 64, raw)
-	if held := resident() - before; held < 2*size*9/10 {
+	if held := resident(t) - before; held < 2*size*9/10 {
 		t.Fatalf("%d MB are held after filling %d", held>>20, 2*size>>20)
 	}
 	d.Free(x)
 	d.Unload(w)
-	if held := resident() - before; held > size/4 {
+	if held := resident(t) - before; held > size/4 {
+		t.Errorf("%d MB are still held", held>>20)
+	}
+}
+
+// Weights that share a mapping are each their own, whatever is unloaded before them, and the last of a mapping
+// takes it along.
+func TestWeightsShareMemory(t *testing.T) {
+	d := New(1)
+	r := rand.New(rand.NewPCG(2, 2))
+	const rows, cols, n = 100, 600, 400 // 240 KB each, 96 MB together
+	fresh := func() (kernels.Weight, []byte) {
+		raw := make([]byte, 4*rows*cols)
+		for i := 0; i < len(raw); i += 4 {
+			binary.LittleEndian.PutUint32(raw[i:], math.Float32bits(r.Float32()+1))
+		}
+		w := d.Load(kernels.Format{Type: kernels.F32}, rows, cols, raw)
+		return w, bytes.Clone(d.Packed(w))
+	}
+	before := resident(t)
+	ws, want := make([]kernels.Weight, n), make([][]byte, n)
+	for i := range ws {
+		ws[i], want[i] = fresh()
+	}
+	for range 3 {
+		for _, i := range r.Perm(n)[:n/2] {
+			d.Unload(ws[i])
+			ws[i], want[i] = fresh()
+		}
+		for i := range ws {
+			if !bytes.Equal(d.Packed(ws[i]), want[i]) {
+				t.Fatalf("weight %d changed", i)
+			}
+		}
+	}
+	want = nil
+	for _, i := range r.Perm(n) {
+		d.Unload(ws[i])
+	}
+	debug.FreeOSMemory()
+	if held := resident(t) - before; held > 24<<20 {
 		t.Errorf("%d MB are still held", held>>20)
 	}
 }

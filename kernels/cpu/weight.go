@@ -69,7 +69,7 @@ func (d *Device) Load(f kernels.Format, rows, cols int, src ...[]byte) kernels.W
 	w := newWeight(f, rows, cols)
 	table := rowsOf(f.Type, rows, cols, src)
 	var err error
-	if w.mem, err = allocate(w.Size()); err != nil {
+	if w.mem, err = d.slabs.allocate(w.Size()); err != nil {
 		d.fail(fmt.Errorf("cpu: no memory for a weight of %d x %d: %w", rows, cols, err))
 		*w = weight{freed: true}
 	} else {
