@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -18,6 +19,11 @@ type Router struct {
 	Solve      *Prompt    // of a subtask; nil: SolvePrompt
 	Sampling   Sampling   // of the calls that solve and integrate
 	Limits     Limits     // of one question
+
+	// Available are the models that may be allocated now, where some of the pool are known to fail: see pool.Available.
+	// Nil, or none of them: all may be, and one that fails is the question's failure. That is also what becomes of one
+	// that fails after the allocation, which is complete before the first subtask runs.
+	Available func() []Card
 }
 
 // Sampling is how the answers of subtasks are drawn.
@@ -103,7 +109,7 @@ func (x *run) run(ctx context.Context) error {
 		return err
 	}
 	t.Stopped = StageAllocate
-	models, err := x.Allocator.Allocate(ctx, x.ledger, t.Question, plan, x.Pool.Models())
+	models, err := x.Allocator.Allocate(ctx, x.ledger, t.Question, plan, x.allocatable())
 	if err != nil {
 		return err
 	}
@@ -111,6 +117,24 @@ func (x *run) run(ctx context.Context) error {
 		x.watch(Event{Stage: StageAllocate, Subtask: i + 1, Model: m, Confidence: x.ledger.confidence(i + 1)})
 	}
 	return x.execute(ctx, plan, models)
+}
+
+// allocatable are the cards to choose from. The trace holds the names of those that are left out.
+func (x *run) allocatable() []Card {
+	all := x.Pool.Models()
+	if x.Available == nil {
+		return all
+	}
+	list := x.Available()
+	if len(list) == 0 {
+		return all
+	}
+	for _, c := range all {
+		if !slices.ContainsFunc(list, func(o Card) bool { return o.Name == c.Name }) {
+			x.trace.LeftOut = append(x.trace.LeftOut, c.Name)
+		}
+	}
+	return list
 }
 
 func (x *run) check(plan Plan) error {

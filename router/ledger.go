@@ -136,6 +136,9 @@ func (l *Ledger) Complete(ctx context.Context, stage Stage, subtask int, m Model
 		if errors.As(err, &ce) {
 			call.Cost, call.Attempts = max(call.Cost, ce.Cost), max(call.Attempts, ce.Attempts)
 		}
+		if c.Attempts == 0 && (errors.Is(err, ErrOpen) || errors.Is(err, ErrBudget)) {
+			call.Attempts = 0
+		}
 		err = fmt.Errorf("%s: %s: %w", stage, m.Name, err)
 	}
 	l.end(held, call)

@@ -97,6 +97,9 @@ func (f CompleteFunc) Complete(ctx context.Context, r Request) (Completion, erro
 var (
 	// ErrBusy: the same call may succeed later (overload, failure of the server, of the connection, or a timeout).
 	ErrBusy = errors.New("model busy")
+	// ErrOpen: the call was not made because the model has failed time after time; the same call may succeed once it
+	// has been left alone for a while. It is an ErrBusy.
+	ErrOpen = fmt.Errorf("%w: left alone", ErrBusy)
 	// ErrRefused: the same call would be refused again.
 	ErrRefused = errors.New("request refused")
 	// ErrAnswer: the model answered, and the answer cannot be used (garbage, not among the choices).
@@ -119,6 +122,7 @@ type CallError struct {
 	Err        error         // wraps ErrBusy, ErrRefused or ErrAnswer
 	RetryAfter time.Duration // the wait the server asked for; 0 when it did not
 	Worked     bool          // the model may have worked on it
+	Overloaded bool          // the server is there, and has too much to do
 	Cost       Money         // what its attempts cost, at most; set by the pool
 	Attempts   int           // set by the pool
 }

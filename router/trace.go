@@ -11,7 +11,8 @@ type Trace struct {
 	Question string           `json:"question"`
 	Answer   string           `json:"answer"`
 	Steps    []Step           `json:"steps"`
-	Ledger   map[Stage]Totals `json:"ledger"` // of the stages that made calls
+	LeftOut  []string         `json:"left_out,omitempty"` // models the allocator could not choose, because they fail
+	Ledger   map[Stage]Totals `json:"ledger"`             // of the stages that made calls
 	Calls    []Call           `json:"calls"`
 	In       int              `json:"in"`
 	Out      int              `json:"out"`
@@ -107,6 +108,9 @@ func (t *Trace) String() string {
 		if s.Done {
 			fmt.Fprintf(&b, "       →  %s\n", indent(s.Answer))
 		}
+	}
+	if len(t.LeftOut) > 0 {
+		fmt.Fprintf(&b, "left out  %s: no answer of late\n", strings.Join(t.LeftOut, ", "))
 	}
 	if t.Error != "" {
 		fmt.Fprintf(&b, "stopped   %s: %s\n", t.Stopped, indent(t.Error))

@@ -131,7 +131,11 @@ func (c *serveCmd) open(ctx context.Context, models *serve.Catalog) (o opened, e
 	if err != nil {
 		return o, err
 	}
+	s.detour()
 	o.all, o.pool = append(o.all, s), s.pool.Models()
+	for _, m := range o.pool {
+		o.metrics.Breaker(m.Name, func() int { return int(s.pool.Breaker(m.Name)) })
+	}
 	if err := models.Add(openai.Card{Name: "r2", Root: c.Config}, o.metrics.Router(openai.Text(router.Service{Router: s.router}))); err != nil {
 		return o, err
 	}

@@ -210,6 +210,14 @@ func (s *stack) openRouter() error {
 	return s.checkNames()
 }
 
+// detour keeps members that fail out of the allocation, unless it is always the same. It is for a service: where models
+// are trained or compared, the allocation is the allocator's own, and a member that fails is a failure.
+func (s *stack) detour() {
+	if _, fixed := s.router.Allocator.(allocate.Fixed); !fixed {
+		s.router.Available = s.pool.Available
+	}
+}
+
 // recorded is a model whose exchanges go into the record, where there is one.
 func (s *stack) recorded(name string, c router.Completer) router.Completer {
 	if s.record == nil {

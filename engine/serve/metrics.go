@@ -90,6 +90,13 @@ func (m *Metrics) Watch(name string, e *engine.Engine) {
 		func() float64 { return float64(e.Stats().Preempted) }))
 }
 
+// Breaker adds the state of the circuit breaker of a member of the router's pool: 0 closed, 1 half-open, 2 open.
+func (m *Metrics) Breaker(model string, state func() int) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "r2:pool_breaker_state",
+		Help:        "Whether a pool member's calls are made (0), one is to see if it is well again (1), or none is, since it failed time after time (2).",
+		ConstLabels: prometheus.Labels{"model": model}}, func() float64 { return float64(state()) }))
+}
+
 // A stopwatch times one answer.
 type stopwatch struct {
 	m           *Metrics

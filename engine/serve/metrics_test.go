@@ -83,7 +83,11 @@ func TestRouterMetrics(t *testing.T) {
 	for _, tr := range traces {
 		m.trace(tr.t, tr.err)
 	}
-	wantLines(t, exposed(m), `r2:router_questions_total 3`, `r2:router_one_step_plans_total 1`, `r2:router_plan_repairs_total 2`, `r2:router_unparseable_total 1`,
+	state := 2
+	m.Breaker("large", func() int { return state })
+	wantLines(t, exposed(m), `r2:pool_breaker_state{model="large"} 2`)
+	state = 0
+	wantLines(t, exposed(m), `r2:pool_breaker_state{model="large"} 0`, `r2:router_questions_total 3`, `r2:router_one_step_plans_total 1`, `r2:router_plan_repairs_total 2`, `r2:router_unparseable_total 1`,
 		`r2:router_cost_usd_total 0.75`, `r2:router_allocations_total{model="small"} 2`, `r2:router_allocations_total{model="large"} 1`,
 		`r2:router_pool_errors_total{model="small"} 1`, `r2:router_plan_length_sum 3`, `r2:router_plan_length_count 2`)
 }
@@ -102,6 +106,7 @@ func TestDashboard(t *testing.T) {
 		t.Fatal(err)
 	}
 	complete(t, &openai.Handler{Models: c}, `"prompt":"p"`)
+	host.Metrics.Breaker("small", func() int { return 0 })
 	host.Metrics.trace(&router.Trace{Steps: []router.Step{{Model: "small"}}, Calls: []router.Call{{Model: "small", Error: "busy"}}}, nil)
 	text := exposed(host.Metrics)
 	names := regexp.MustCompile(`r2:[a-z0-9_]+`).FindAllString(string(b), -1)

@@ -187,6 +187,7 @@ func status(resp *http.Response) error {
 		Err:        fmt.Errorf("%w: status %d: %s", sentinel, code, text),
 		RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
 		Worked:     code == http.StatusGatewayTimeout, // others did not get to work, or do not charge
+		Overloaded: code == http.StatusTooManyRequests,
 	}
 }
 

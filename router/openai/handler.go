@@ -247,6 +247,8 @@ func shape(err error) (int, Error) {
 		status, kind, code = http.StatusUnprocessableEntity, "router_error", "unusable_answer"
 	case errors.Is(err, context.DeadlineExceeded):
 		status, code = http.StatusGatewayTimeout, "timeout"
+	case errors.Is(err, router.ErrOpen):
+		status, code = http.StatusServiceUnavailable, "unavailable"
 	case errors.Is(err, router.ErrBusy):
 		status, code = http.StatusServiceUnavailable, "busy"
 	case errors.Is(err, router.ErrRefused):

@@ -25,6 +25,8 @@ type world struct {
 	router *router.Router
 	pool   *pool.Pool
 	busy   atomic.Int32 // answers 429 to so many more requests
+	down   atomic.Bool  // the large model is not there: 502
+	asked  atomic.Int32 // requests of the large model
 }
 
 // planner writes a plan, the second time it is asked; allocator gives the step with "hard" in it to large; a solver
@@ -40,7 +42,7 @@ func planner(_ context.Context, r router.Request) (router.Completion, error) {
 func allocator(_ context.Context, r router.Request) (router.Completion, error) {
 	name := r.Choices[0]
 	if strings.Contains(last(r), "hard") {
-		name = r.Choices[1]
+		name = r.Choices[len(r.Choices)-1]
 	}
 	return router.Completion{Text: name, In: 9, Out: 1, Finish: router.FinishStop}, nil
 }
@@ -64,6 +66,14 @@ func newWorld(t *testing.T) *world {
 			rw.WriteHeader(http.StatusTooManyRequests)
 			return
 		}
+		if strings.HasPrefix(r.URL.Path, "/large") {
+			w.asked.Add(1)
+			if w.down.Load() {
+				rw.WriteHeader(http.StatusBadGateway)
+				return
+			}
+		}
+		r.URL.Path = strings.TrimPrefix(r.URL.Path, "/large")
 		h.ServeHTTP(rw, r)
 	}))
 	t.Cleanup(s.Close)
@@ -74,7 +84,7 @@ func newWorld(t *testing.T) *world {
 	w.pool, err = pool.New([]pool.Member{
 		{Card: router.Card{Name: "small", Group: router.SLM, Rank: 1}, Completer: client(t, s.URL, "solver")},
 		{Card: router.Card{Name: "large", Group: router.LLM, Rank: 2, Price: router.Price{Input: 2_500_000, Output: 10_000_000}},
-			Completer: client(t, s.URL, "solver"), Concurrency: 2},
+			Completer: client(t, s.URL+"/large", "solver"), Concurrency: 2},
 	}, pool.Options{Backoff: time.Millisecond, Budget: new(router.Dollar)})
 	if err != nil {
 		t.Fatal(err)

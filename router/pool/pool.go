@@ -1,5 +1,6 @@
 // Package pool holds the models that subtasks can be given to: it bounds how many calls each has at once and how
-// long they take, retries those that may succeed later, and keeps the process within its budget.
+// long they take, retries those that may succeed later, leaves a model alone that fails time after time, and keeps the
+// process within its budget.
 package pool
 
 import (
@@ -44,8 +45,9 @@ type Pool struct {
 	cards   []router.Card
 	members map[string]*member
 	backoff time.Duration
+	now     func() time.Time
 
-	mu     sync.Mutex // guards what follows and every member's account
+	mu     sync.Mutex // guards what follows and every member's account and breaker
 	budget *router.Money
 	spent  router.Money
 	held   router.Money // the most that attempts under way can cost
@@ -56,6 +58,7 @@ type member struct {
 	Member
 	slots   chan struct{} // nil: no bound
 	account Account
+	breaker breaker
 }
 
 // An Account is what one member has done and cost.
@@ -75,6 +78,7 @@ func New(members []Member, o Options) (*Pool, error) {
 	p := &Pool{
 		members: map[string]*member{},
 		backoff: cmp.Or(o.Backoff, defaultBackoff),
+		now:     time.Now,
 		budget:  o.Budget,
 		jitter:  rand.New(rand.NewPCG(o.Seed, 0x9e3779b97f4a7c15)),
 	}
@@ -92,7 +96,7 @@ func New(members []Member, o Options) (*Pool, error) {
 		m.Limit = cmp.Or(m.Limit, defaultLimit)
 		m.Timeout = cmp.Or(m.Timeout, defaultTimeout)
 		m.Retries = cmp.Or(m.Retries, defaultRetries)
-		e := &member{Member: m, account: Account{Model: m.Name}}
+		e := &member{Member: m, account: Account{Model: m.Name}, breaker: breaker{opened: make(chan struct{})}}
 		if m.Concurrency > 0 {
 			e.slots = make(chan struct{}, m.Concurrency)
 		}
@@ -125,7 +129,8 @@ func (p *Pool) Accounts() []Account {
 }
 
 // Complete sends a request to a member, again while that may help. Its Completion has Cost and Attempts set; so has
-// its error, which is a router.CallError unless nothing was sent. An attempt that could pass the budget is not made.
+// its error, which is a router.CallError unless nothing was sent. An attempt that could pass the budget is not made,
+// and none while the member's breaker is open: that is a router.ErrOpen, at once.
 func (p *Pool) Complete(ctx context.Context, model string, r router.Request) (router.Completion, error) {
 	m := p.members[model]
 	if m == nil {
@@ -149,7 +154,12 @@ func (p *Pool) Complete(ctx context.Context, model string, r router.Request) (ro
 		}
 		if again := p.wait(ctx, m, attempts, err); again != nil {
 			c.Cost, c.Attempts = cost, attempts
+			open := (*openError)(nil)
+			errors.As(again, &open)
 			if attempts == 0 {
+				if open != nil {
+					again = &router.CallError{Err: again, RetryAfter: open.wait}
+				}
 				return c, again
 			}
 			p.close(m, c, true)
@@ -157,22 +167,28 @@ func (p *Pool) Complete(ctx context.Context, model string, r router.Request) (ro
 			if last := (*router.CallError)(nil); errors.As(err, &last) {
 				ce = *last
 			}
+			if open != nil {
+				ce.RetryAfter = open.wait
+			}
 			ce.Err, ce.Cost, ce.Attempts = again, cost, attempts
 			return c, &ce
 		}
 	}
 }
 
-// attempt makes one attempt when a slot is free and the budget allows it, and returns what it cost.
+// attempt makes one attempt when a slot is free and breaker and budget allow it, and returns what it cost.
 func (p *Pool) attempt(ctx context.Context, m *member, r router.Request) (c router.Completion, cost router.Money, made bool, err error) {
-	if m.slots != nil {
-		select {
-		case m.slots <- struct{}{}:
-			defer func() { <-m.slots }()
-		case <-ctx.Done():
-			return c, 0, false, ctx.Err()
-		}
+	t, err := p.enter(ctx, m)
+	if err != nil {
+		return c, 0, false, err
 	}
+	defer p.leave(m)
+	tells := untold
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		m.breaker.settle(t, tells, err, p.now())
+	}()
 	if err := ctx.Err(); err != nil {
 		return c, 0, false, err
 	}
@@ -194,6 +210,7 @@ func (p *Pool) attempt(ctx context.Context, m *member, r router.Request) (c rout
 	if err != nil && ctx.Err() == nil && one.Err() != nil {
 		err = fmt.Errorf("%w: no answer in %v", router.ErrBusy, m.Timeout)
 	}
+	tells = told(ctx, err)
 	return c, cost, true, err
 }
 

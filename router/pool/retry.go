@@ -11,8 +11,12 @@ import (
 
 // wait waits until another attempt is due after the attempts made. When there is to be none it returns why at once.
 func (p *Pool) wait(ctx context.Context, m *member, attempts int, err error) error {
-	if ctx.Err() != nil || !errors.Is(err, router.ErrBusy) {
+	if ctx.Err() != nil || !errors.Is(err, router.ErrBusy) || errors.Is(err, router.ErrOpen) {
 		return err
+	}
+	opened, refusal := p.open(m)
+	if refusal != nil {
+		return refusal
 	}
 	if attempts > m.Retries {
 		if attempts == 1 {
@@ -33,6 +37,8 @@ func (p *Pool) wait(ctx context.Context, m *member, attempts int, err error) err
 	select {
 	case <-t.C:
 		return nil
+	case <-opened:
+		return p.refusal(m)
 	case <-ctx.Done():
 		return fmt.Errorf("%w while waiting to try again: %w", ctx.Err(), err)
 	}

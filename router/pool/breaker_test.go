@@ -1,0 +1,337 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/r2-reasoner/r2/router"
+	"github.com/r2-reasoner/r2/router/openai"
+)
+
+var broken = step{err: &router.CallError{Err: fmt.Errorf("500: %w", router.ErrBusy)}}
+
+func overloaded() step {
+	return step{err: &router.CallError{Err: fmt.Errorf("429: %w", router.ErrBusy), Overloaded: true}}
+}
+
+// once makes attempts of one call each.
+func once(m *Member) { m.Retries = -1 }
+
+// What opens the breaker, and what does not: only failures in a row do.
+func TestBreakerOpens(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		steps []step
+		after int // calls until it is open; 0: never
+	}{
+		{"failures", []step{broken}, 5},
+		{"timeouts", []step{{takes: time.Hour}}, 5},
+		{"a success between", []step{broken, broken, broken, broken, good, broken}, 10},
+		{"a refusal between", []step{broken, broken, broken, broken, refused, broken}, 10},
+		{"too much to do between", []step{broken, broken, broken, broken, overloaded(), broken}, 10},
+		{"too much to do", []step{overloaded()}, 0},
+		{"refusals", []step{refused}, 0},
+		{"unusable answers", []step{{err: router.ErrAnswer}}, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := &player{steps: c.steps}
+				p := one(t, f, Options{}, once)
+				for i := range 12 {
+					want := Closed
+					if c.after > 0 && i >= c.after {
+						want = Open
+					}
+					if got := p.Breaker("m"); got != want {
+						t.Fatalf("after %d calls it is %v, want %v", i, got, want)
+					}
+					start, seen := time.Now(), len(f.at)
+					_, err := p.Complete(t.Context(), "m", ask)
+					made := len(f.at) - seen
+					if want == Closed && made != 1 || want == Open && (made > 0 || time.Since(start) > 0 || !errors.Is(err, router.ErrOpen)) {
+						t.Fatalf("call %d: %v after %v, %d attempts", i+1, err, time.Since(start), made)
+					}
+					var ce *router.CallError
+					if want == Open && (!errors.As(err, &ce) || ce.RetryAfter != coolDown || ce.Attempts != 0 || !errors.Is(err, router.ErrBusy)) {
+						t.Fatalf("call %d: %+v; want to be told to come again in %v", i+1, ce, coolDown)
+					}
+				}
+			})
+		})
+	}
+}
+
+// A caller that leaves says nothing of the model.
+func TestBreakerIgnoresLeavers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := one(t, &player{steps: []step{{takes: time.Hour}}}, Options{}, once)
+		for range 2 * mostFailures {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			p.Complete(ctx, "m", ask)
+			cancel()
+		}
+		if got := p.Breaker("m"); got != Closed {
+			t.Errorf("it is %v", got)
+		}
+	})
+}
+
+// After the cool-down one attempt is made, while others fail at once; its end decides.
+func TestBreakerProbes(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		is   step
+		want State
+	}{
+		{"well again", good, Closed}, {"still broken", broken, Open}, {"refuses", refused, Closed}, {"too much to do", overloaded(), Closed},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c.is.takes = time.Second
+				f := &player{steps: append(slices.Repeat([]step{broken}, mostFailures), c.is)}
+				p := one(t, f, Options{}, once)
+				for range mostFailures {
+					p.Complete(t.Context(), "m", ask)
+				}
+				time.Sleep(coolDown - 1)
+				if got := p.Breaker("m"); got != Open || len(p.Available()) > 0 {
+					t.Fatalf("within the cool-down: %v, available %v", got, p.Available())
+				}
+				time.Sleep(1)
+				if got := p.Breaker("m"); got != HalfOpen || len(p.Available()) != 1 {
+					t.Fatalf("after the cool-down: %v, available %v", got, p.Available())
+				}
+				var wg sync.WaitGroup
+				var refusals atomic.Int32
+				for range 7 {
+					wg.Go(func() {
+						if _, err := p.Complete(t.Context(), "m", ask); errors.Is(err, router.ErrOpen) {
+							refusals.Add(1)
+						}
+					})
+				}
+				synctest.Wait()
+				if refusals.Load() != 6 || len(f.at) != mostFailures+1 || len(p.Available()) != 0 {
+					t.Errorf("%d of 7 were refused, %d attempts made", refusals.Load(), len(f.at)-mostFailures)
+				}
+				wg.Wait()
+				if got := p.Breaker("m"); got != c.want {
+					t.Errorf("then it is %v, want %v", got, c.want)
+				}
+			})
+		})
+	}
+}
+
+// The one who probes may leave: then another does.
+func TestBreakerProbeLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &player{steps: append(slices.Repeat([]step{broken}, mostFailures), step{takes: time.Hour}, good)}
+		p := one(t, f, Options{}, once)
+		for range mostFailures {
+			p.Complete(t.Context(), "m", ask)
+		}
+		time.Sleep(coolDown)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		p.Complete(ctx, "m", ask)
+		if got := p.Breaker("m"); got != HalfOpen {
+			t.Errorf("it is %v", got)
+		}
+		if _, err := p.Complete(t.Context(), "m", ask); err != nil || p.Breaker("m") != Closed {
+			t.Errorf("%v, then %v", err, p.Breaker("m"))
+		}
+	})
+}
+
+// Those who wait, for a slot or to try again, are told when the breaker opens.
+func TestBreakerWakesWaiters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var calls atomic.Int32
+		f := router.CompleteFunc(func(ctx context.Context, _ router.Request) (router.Completion, error) {
+			if calls.Add(1) == 1 { // one is there for long
+				time.Sleep(50 * time.Second)
+				return good.c, nil
+			}
+			time.Sleep(time.Millisecond)
+			return broken.c, broken.err
+		})
+		p := one(t, f, Options{Backoff: 40 * time.Second}, func(m *Member) { m.Concurrency = 2 })
+		start := time.Now()
+		var wg sync.WaitGroup
+		for i := range 9 {
+			wg.Go(func() {
+				_, err := p.Complete(t.Context(), "m", ask)
+				if i > 0 && (!errors.Is(err, router.ErrOpen) || time.Since(start) > 10*time.Millisecond) {
+					t.Errorf("call %d: %v after %v", i, err, time.Since(start))
+				}
+			})
+			synctest.Wait()
+		}
+		wg.Wait()
+		if n := calls.Load(); n != 1+mostFailures {
+			t.Errorf("%d attempts were made", n)
+		}
+		// The first was begun before it opened, and its success closes nothing; the cool-down is over.
+		if got := p.Breaker("m"); got != HalfOpen {
+			t.Errorf("it is %v", got)
+		}
+	})
+}
+
+// Whatever a member does and whoever calls it: after five failures in a row nothing is sent for the cool-down, then one
+// attempt at a time, and once it is well a call after the cool-down succeeds.
+func TestBreakerProperty(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		outage := rapid.SliceOfN(rapid.IntRange(1, 40), 2, 6).Draw(rt, "seconds up and down in turn")
+		callers := rapid.IntRange(1, 5).Draw(rt, "callers")
+		takes := rapid.IntRange(0, 3).Draw(rt, "seconds an answer takes")
+		synctest.Test(t, func(t *testing.T) {
+			start := time.Now()
+			up := func() bool {
+				d, on := int(time.Since(start)/time.Second), true
+				for _, s := range outage {
+					if d < s {
+						return on
+					}
+					d, on = d-s, !on
+				}
+				return true
+			}
+			var mu sync.Mutex
+			row, probes := 0, 0
+			var openUntil time.Time
+			f := router.CompleteFunc(func(context.Context, router.Request) (router.Completion, error) {
+				mu.Lock()
+				probe := row >= mostFailures
+				if probe {
+					if probes++; probes > 1 || time.Now().Before(openUntil) {
+						t.Errorf("after %v: an attempt after %d failures, %d of them at once", time.Since(start), row, probes)
+					}
+				}
+				mu.Unlock()
+				ok := up()
+				time.Sleep(time.Duration(takes) * time.Second)
+				mu.Lock()
+				defer mu.Unlock()
+				if probe {
+					probes--
+				}
+				switch {
+				case !probe && row >= mostFailures: // it began before the breaker opened, and says nothing
+				case ok:
+					row = 0
+				default:
+					if row++; row >= mostFailures {
+						openUntil = time.Now().Add(coolDown)
+					}
+				}
+				if ok {
+					return good.c, nil
+				}
+				return broken.c, broken.err
+			})
+			p := one(t, f, Options{}, once)
+			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+			defer cancel()
+			var wg sync.WaitGroup
+			for i := range callers {
+				wg.Go(func() {
+					time.Sleep(time.Duration(i) * 37 * time.Millisecond) // no two do something at one time, so the order is known
+					for ctx.Err() == nil {
+						p.Complete(ctx, "m", ask)
+						time.Sleep(700 * time.Millisecond)
+					}
+				})
+			}
+			wg.Wait()
+			time.Sleep(coolDown)
+			if _, err := p.Complete(t.Context(), "m", ask); err != nil {
+				t.Errorf("it is well and %v", err)
+			}
+		})
+	})
+}
+
+// A member over HTTP that breaks, in each way a server can, is left alone, tried once after the cool-down, and used
+// again. The clock is the test's.
+func TestBreakerOverHTTP(t *testing.T) {
+	for name, breaks := range map[string]http.HandlerFunc{
+		"fails": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) },
+		"hangs up": func(w http.ResponseWriter, _ *http.Request) {
+			if c, _, err := http.NewResponseController(w).Hijack(); err == nil {
+				c.Close()
+			}
+		},
+		"hangs": func(_ http.ResponseWriter, r *http.Request) {
+			<-r.Context().Done()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var requests atomic.Int32
+			var well atomic.Bool
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				r.Body.Read(make([]byte, 4096)) // or the server does not see that a client leaves
+				requests.Add(1)
+				if !well.Load() {
+					breaks(w, r)
+					return
+				}
+				fmt.Fprint(w, `{"choices":[{"message":{"content":"yes"},"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":1}}`)
+			}))
+			defer s.Close()
+			c, err := openai.NewClient(openai.Options{URL: s.URL, Model: "m", Timeout: 2 * time.Second})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			p := one(t, c, Options{}, func(m *Member) {
+				once(m)
+				if name == "hangs" {
+					m.Timeout = 50 * time.Millisecond
+				}
+			})
+			var clock atomic.Int64
+			p.now = func() time.Time { return time.Unix(clock.Load(), 0) }
+			call := func(is error, sent int32, state State) {
+				t.Helper()
+				before := requests.Load()
+				_, err := p.Complete(t.Context(), "m", ask)
+				if !errors.Is(err, is) || requests.Load()-before != sent || p.Breaker("m") != state {
+					t.Fatalf("%v, %d requests sent, breaker %v; want %v, %d, %v", err, requests.Load()-before, p.Breaker("m"), is, sent, state)
+				}
+				if is == router.ErrOpen && sent == 0 && !strings.Contains(err.Error(), " attempts in a row failed") {
+					t.Errorf("it does not say what failed: %v", err)
+				}
+			}
+			for range mostFailures - 1 {
+				call(router.ErrBusy, 1, Closed)
+			}
+			call(router.ErrOpen, 1, Open) // told that nothing more will be tried
+			call(router.ErrOpen, 0, Open)
+			clock.Add(int64(coolDown/time.Second) - 1)
+			call(router.ErrOpen, 0, Open)
+			clock.Add(1)
+			call(router.ErrOpen, 1, Open) // the probe
+			call(router.ErrOpen, 0, Open)
+			well.Store(true)
+			call(router.ErrOpen, 0, Open) // nobody knows yet
+			clock.Add(int64(coolDown / time.Second))
+			call(nil, 1, Closed)
+			call(nil, 1, Closed)
+		})
+	}
+}
