@@ -4,12 +4,16 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"iter"
 	"math"
+	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/r2-reasoner/r2/router"
@@ -173,6 +177,51 @@ func TestBodyLimits(t *testing.T) {
 	if w.Code != 415 {
 		t.Errorf("%d for text/plain", w.Code)
 	}
+}
+
+// huge is a body of ten megabytes that begins like a request.
+func huge() io.Reader {
+	return io.MultiReader(strings.NewReader(`{"model":"m","prompt":"`), io.LimitReader(rand.NewChaCha8([32]byte{}), 10<<20), strings.NewReader(`"}`))
+}
+
+// Many bodies of ten megabytes at once, told ahead or in chunks, are refused before they are read whole, and disturb
+// nobody.
+func TestHugeBodies(t *testing.T) {
+	s := serve(t, map[string]router.Completer{"m": &echo{}})
+	var wg sync.WaitGroup
+	for i := range 16 {
+		wg.Go(func() {
+			r, err := http.NewRequest("POST", s.URL+"/v1/completions", huge())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if i%2 == 0 {
+				r.ContentLength = 10<<20 + int64(len(`{"model":"m","prompt":""}`))
+			}
+			r.Header.Set("Content-Type", "application/json")
+			resp, err := s.Client().Do(r)
+			if err != nil {
+				var op *net.OpError
+				if !errors.As(err, &op) { // the server hung up before all was sent, which is as good
+					t.Error(err)
+				}
+				return
+			}
+			defer resp.Body.Close()
+			b, err := io.ReadAll(resp.Body)
+			if err != nil || resp.StatusCode != 413 || !strings.Contains(string(b), "4194304 bytes") {
+				t.Errorf("%d %s, %v", resp.StatusCode, b, err)
+			}
+		})
+	}
+	c := client(t, s.URL, "m")
+	for range 20 {
+		if got, err := c.Complete(t.Context(), router.Request{Messages: user("well?")}); err != nil || got.Text != "well?" {
+			t.Errorf("another's answer: %+v, %v", got, err)
+		}
+	}
+	wg.Wait()
 }
 
 // whole is a Completer that cannot stream.

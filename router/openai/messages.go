@@ -137,8 +137,10 @@ func toolCalls(raw json.RawMessage) (calls []ToolCall, err error) {
 						if err := str(raw, &t.Function.Arguments); err != nil {
 							return err
 						}
-						_, err := members([]byte(t.Function.Arguments))
-						return err
+						if _, err := members([]byte(t.Function.Arguments)); err != nil {
+							return err
+						}
+						return unicode([]byte(t.Function.Arguments))
 					},
 				}, "name", "arguments")
 			},

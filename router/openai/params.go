@@ -8,7 +8,6 @@ import (
 	"math"
 	"slices"
 	"strconv"
-	"unicode/utf8"
 
 	"github.com/r2-reasoner/r2/router"
 )
@@ -132,8 +131,8 @@ var ofChats, ofTexts = params(true), params(false)
 // envelope are the members of a body that are not null.
 func envelope(body []byte) (map[string]json.RawMessage, error) {
 	values, err := members(body)
-	if err == nil && !utf8.Valid(body) {
-		err = errors.New("it is not UTF-8")
+	if err == nil {
+		err = unicode(body)
 	}
 	if err != nil {
 		return nil, &router.ParamError{Param: "body", Reason: err.Error()}

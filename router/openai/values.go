@@ -8,6 +8,9 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
+	"unicode/utf16"
+	"unicode/utf8"
 )
 
 func str(raw json.RawMessage, to *string) error {
@@ -177,6 +180,43 @@ func members(text []byte) (map[string]json.RawMessage, error) {
 		return nil, errors.New("there is more after the JSON object")
 	}
 	return m, nil
+}
+
+// unicode reports the first place of JSON that is no text: bytes that are not UTF-8, and an escape that is half of a
+// surrogate pair. Decoding would put U+FFFD in the place of either, and so another text than was sent.
+func unicode(text []byte) error {
+	for i := 0; i < len(text); {
+		if text[i] != '\\' {
+			r, n := utf8.DecodeRune(text[i:])
+			if r == utf8.RuneError && n == 1 {
+				return fmt.Errorf("byte %d is not UTF-8", i)
+			}
+			i += n
+			continue
+		}
+		first := escape(text[i:])
+		switch {
+		case !utf16.IsSurrogate(first):
+			i += 2
+		case utf16.DecodeRune(first, escape(text[i+6:])) == utf8.RuneError:
+			return fmt.Errorf("the escape at byte %d is half of a surrogate pair", i)
+		default:
+			i += 12
+		}
+	}
+	return nil
+}
+
+// escape is what text begins with where that is \uXXXX, else 0.
+func escape(text []byte) rune {
+	if len(text) < 6 || text[0] != '\\' || text[1] != 'u' {
+		return 0
+	}
+	r, err := strconv.ParseUint(string(text[2:6]), 16, 16)
+	if err != nil {
+		return 0
+	}
+	return rune(r)
 }
 
 // object reads an object whose fields are known.
