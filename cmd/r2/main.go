@@ -38,7 +38,7 @@ var cli struct {
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	context.AfterFunc(ctx, stop) // whoever tells it twice does not want to wait
 	os.Exit(run(ctx, os.Args[1:]))
 }
 

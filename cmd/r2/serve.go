@@ -43,6 +43,9 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	if c.Model == "" && c.Config == "" {
 		return usage("say what to serve: --model or --config")
 	}
+	if c.LogPrompts && c.Quiet {
+		return usage("--log-prompts with -q: there is no log")
+	}
 	keys, err := c.keys()
 	if err != nil {
 		return err
@@ -65,11 +68,11 @@ func (c *serveCmd) Run(ctx context.Context) error {
 		names = append(names, card.Name)
 	}
 	c.note("serving %v at http://%s/v1 and a page at http://%s/", names, l.Addr(), l.Addr())
-	h := &openai.Handler{Models: models, Ready: hosts.ready, Most: c.Queue,
+	h := &openai.Handler{Models: models, Ready: hosts.ready, Most: c.Queue, Texts: c.LogPrompts,
 		Metrics: promhttp.HandlerFor(hosts.metrics.Registry(), promhttp.HandlerOpts{})}
 	guarded := &openai.Guard{Next: h, Keys: keys, Told: c.log()}
 	return hosts.whileWell(ctx, func(ctx context.Context) error {
-		return listenAndServe(ctx, l, withPage(guarded, hosts.pool), h.Drain)
+		return listenAndServe(ctx, l, withPage(guarded, hosts.pool), h.Drain, c.Drain)
 	})
 }
 

@@ -32,6 +32,24 @@ func start(t *testing.T, args ...string) string {
 // startInto runs r2 serve, which says what it says on standard error to log, and stops it.
 func startInto(t *testing.T, log io.Writer, args ...string) (url string, stop func()) {
 	t.Helper()
+	url, p, ended := launch(t, log, args...)
+	return url, func() {
+		p.Signal(syscall.SIGTERM)
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Errorf("serve: %v", err)
+			}
+		case <-time.After(20 * time.Second):
+			p.Kill()
+			t.Error("serve did not stop")
+		}
+	}
+}
+
+// launch runs r2 serve, and tells how it ends.
+func launch(t *testing.T, log io.Writer, args ...string) (url string, p *os.Process, ended <-chan error) {
+	t.Helper()
 	cmd := exec.Command(binary, append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...)
 	errs, err := cmd.StderrPipe()
 	if err == nil {
@@ -40,10 +58,8 @@ func startInto(t *testing.T, log io.Writer, args ...string) (url string, stop fu
 	if err != nil {
 		t.Fatal(err)
 	}
-	address, said := make(chan string, 1), make(chan struct{})
+	address, exit := make(chan string, 1), make(chan error, 1)
 	go func() {
-		defer close(said)
-		defer close(address)
 		found, sc := false, bufio.NewScanner(io.TeeReader(errs, log))
 		for sc.Scan() {
 			if m := regexp.MustCompile(`http://\S+`).FindString(sc.Text()); m != "" && !found {
@@ -51,30 +67,14 @@ func startInto(t *testing.T, log io.Writer, args ...string) (url string, stop fu
 				address <- m
 			}
 		}
+		close(address)
+		exit <- cmd.Wait()
 	}()
-	stop = func() {
-		cmd.Process.Signal(syscall.SIGTERM)
-		done := make(chan error, 1)
-		go func() {
-			<-said
-			done <- cmd.Wait()
-		}()
-		select {
-		case err := <-done:
-			if err != nil {
-				t.Errorf("serve: %v", err)
-			}
-		case <-time.After(20 * time.Second):
-			cmd.Process.Kill()
-			t.Error("serve did not stop")
-		}
-	}
 	at, ok := <-address
 	if !ok {
-		stop()
-		t.Fatal("serve said no address")
+		t.Fatalf("serve said no address: %v", <-exit)
 	}
-	return at, stop
+	return at, cmd.Process, exit
 }
 
 // The client that OpenAI publishes talks to the base, to an adapter and to r2; the router's trace comes

@@ -16,17 +16,16 @@ import (
 
 // serverFlags say how the service meets its clients.
 type serverFlags struct {
-	Listen   string `default:"127.0.0.1:8000" placeholder:"HOST:PORT" help:"Where to listen; without keys only on loopback."`
-	APIKeys  string `name:"api-keys" placeholder:"FILE" help:"Keys that let clients in, one a line; left out: those of the variable R2_API_KEYS."`
-	Insecure bool   `help:"Listen beyond loopback without keys."`
-	Queue    int    `default:"1024" placeholder:"1024" help:"Answers that may be under way or wait; further ones are refused with 429."`
+	Listen     string        `default:"127.0.0.1:8000" placeholder:"HOST:PORT" help:"Where to listen; without keys only on loopback."`
+	APIKeys    string        `name:"api-keys" placeholder:"FILE" help:"Keys that let clients in, one a line; left out: those of the variable R2_API_KEYS."`
+	Insecure   bool          `help:"Listen beyond loopback without keys."`
+	Queue      int           `default:"1024" placeholder:"1024" help:"Answers that may be under way or wait; further ones are refused with 429."`
+	Drain      time.Duration `default:"30s" placeholder:"30s" help:"Time that answers under way have to end once the service is told to stop; told twice, it stops at once."`
+	LogPrompts bool          `help:"Log what is asked and answered too. Keys are never logged."`
 }
 
-// How long the service has to stop.
-const (
-	drainTimeout = 30 * time.Second
-	lastTimeout  = 2 * time.Second // to tell those that did not finish
-)
+// lastTimeout is how long those have to be told that did not end in time.
+const lastTimeout = 2 * time.Second
 
 // newServer is a service with the time that clients have for their headers, for all of a request, and between two.
 func newServer(h http.Handler, header, body, idle time.Duration) *http.Server {
@@ -70,6 +69,9 @@ func (c *serverFlags) listen(keys bool) (net.Listener, error) {
 	if c.Queue < 1 {
 		return nil, usage("--queue %d: want at least 1", c.Queue)
 	}
+	if c.Drain < 0 {
+		return nil, usage("--drain %v: want no less than 0", c.Drain)
+	}
 	if ip := net.ParseIP(host); !keys && !c.Insecure && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		return nil, usage("--listen %s: anybody could use it; give keys (--api-keys FILE, or %s), listen on 127.0.0.1, or say --insecure", c.Listen, keysVariable)
 	}
@@ -80,7 +82,7 @@ func (c *serverFlags) listen(keys bool) (net.Listener, error) {
 	return l, nil
 }
 
-// log writes a line for each request, without what was asked and answered.
+// log writes a line for each request, with what was asked and answered where the record has it: see --log-prompts.
 func (c *serveCmd) log() func(openai.Record) {
 	if c.Quiet {
 		return nil
@@ -96,13 +98,16 @@ func (c *serveCmd) log() func(openai.Record) {
 		if r.Error != "" {
 			attrs = append(attrs, slog.String("error", r.Error))
 		}
+		if r.Asked != nil {
+			attrs = append(attrs, slog.Any("asked", r.Asked), slog.Any("answered", r.Answered))
+		}
 		log.LogAttrs(context.Background(), slog.LevelInfo, "request", attrs...)
 	}
 }
 
-// listenAndServe answers until ctx is done, then lets what is under way finish, as drain says it has; what takes too
-// long is told so.
-func listenAndServe(ctx context.Context, l net.Listener, h http.Handler, drain func(context.Context) error) error {
+// listenAndServe answers until ctx is done, then lets what is under way finish, as drain says it has; what takes longer
+// than patience is told so.
+func listenAndServe(ctx context.Context, l net.Listener, h http.Handler, drain func(context.Context) error, patience time.Duration) error {
 	base, end := context.WithCancelCause(context.Background())
 	defer end(nil)
 	s := newServer(h, 10*time.Second, time.Minute, 2*time.Minute)
@@ -119,12 +124,12 @@ func listenAndServe(ctx context.Context, l net.Listener, h http.Handler, drain f
 		defer cancel()
 		return f(ctx)
 	}
-	if wait(drainTimeout, drain) != nil {
+	if wait(patience, drain) != nil {
 		end(openai.ErrDraining)
 		wait(lastTimeout, drain) // whether they have been told or not, it is over
 	}
 	if err := wait(lastTimeout, s.Shutdown); err != nil {
-		return errors.Join(err, s.Close())
+		return errors.Join(fmt.Errorf("answers were cut off, for their clients did not read them: %w", err), s.Close())
 	}
 	return nil
 }
@@ -138,7 +143,7 @@ func serveLoopback(models map[string]router.Completer) (url string, stop func() 
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	h := &openai.Handler{Models: openai.Completers(models)}
-	go func() { done <- listenAndServe(ctx, l, h, h.Drain) }()
+	go func() { done <- listenAndServe(ctx, l, h, h.Drain, lastTimeout) }()
 	return fmt.Sprintf("http://%s/v1", l.Addr()), func() error {
 		cancel()
 		return <-done

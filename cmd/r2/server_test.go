@@ -3,11 +3,13 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -103,6 +105,75 @@ func TestServeWithKeys(t *testing.T) {
 		if strings.Contains(log, secret) {
 			t.Errorf("the log has %q in it: %s", secret, log)
 		}
+	}
+}
+
+// What is asked and answered is logged when that is wanted, whole and streamed, chats and prompts; keys are not.
+func TestLogPrompts(t *testing.T) {
+	const key = "sk-0123456789"
+	t.Setenv(keysVariable, key)
+	said, seen := &bytes.Buffer{}, [2]string{} // by the client, of the prompts' answers
+	url, stop := startInto(t, said, "--model", shipped("mini"), "--log-prompts")
+	for path, body := range map[string]string{
+		"/chat/completions": `{"model":"mini","temperature":0,"messages":[{"role":"user","content":"jump thrice"}]}`,
+		"/completions":      `{"model":"mini","temperature":0,"prompt":["<user>walk<assistant>","<user>run<assistant>"],"max_tokens":4,"stream":true}`,
+	} {
+		for _, k := range []string{key, "sk-0123456788"} {
+			r, err := http.NewRequest("POST", url+path, strings.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Content-Type", "application/json")
+			r.Header.Set("Authorization", "Bearer "+k)
+			resp, err := http.DefaultClient.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if err != nil || (resp.StatusCode == 200) != (k == key) {
+				t.Errorf("%d %s, %v", resp.StatusCode, b, err)
+			}
+			for event := range strings.SplitSeq(string(b), "\n\n") {
+				var e openai.Response
+				if data, ok := strings.CutPrefix(event, "data: {"); ok && json.Unmarshal([]byte("{"+data), &e) == nil && len(e.Choices) > 0 {
+					seen[e.Choices[0].Index] += *e.Choices[0].Text
+				}
+			}
+		}
+	}
+	stop()
+	type line struct {
+		Path     string
+		Status   int
+		Asked    json.RawMessage
+		Answered []openai.Answered
+	}
+	log := map[string]line{}
+	for text := range strings.Lines(said.String()) {
+		var l line
+		if json.Unmarshal([]byte(text), &l) != nil || l.Path == "" {
+			continue
+		}
+		if l.Status == 200 {
+			log[l.Path] = l
+		} else if l.Asked != nil || l.Answered != nil {
+			t.Errorf("one without a key had something logged: %s", text)
+		}
+	}
+	chat, text := log["/v1/chat/completions"], log["/v1/completions"]
+	if string(chat.Asked) != `[{"role":"user","content":"jump thrice"}]` || len(chat.Answered) != 1 || strings.TrimSpace(chat.Answered[0].Text) != "I_JUMP I_JUMP I_JUMP" {
+		t.Errorf("of a chat: %s, %+v", chat.Asked, chat.Answered)
+	}
+	var prompts []string
+	if json.Unmarshal(text.Asked, &prompts) != nil || !slices.Equal(prompts, []string{"<user>walk<assistant>", "<user>run<assistant>"}) {
+		t.Errorf("of prompts: %s", text.Asked)
+	}
+	if len(text.Answered) != 2 || seen[0] == "" || text.Answered[0].Text != seen[0] || text.Answered[1].Text != seen[1] {
+		t.Errorf("answers to prompts: %+v, the client saw %q", text.Answered, seen)
+	}
+	if strings.Contains(said.String(), "sk-012345678") {
+		t.Errorf("a key is in the log: %s", said)
 	}
 }
 

@@ -42,6 +42,10 @@ func (f *format) note(p *Part) {
 		f.rec.In += p.In
 	}
 	f.rec.Out += p.Out
+	if f.rec.Answered != nil {
+		a := &f.rec.Answered[p.Index]
+		a.Text, a.Calls = a.Text+p.Text, append(a.Calls, p.Calls...)
+	}
 }
 
 // A gathered is an answer, whole.

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -53,7 +54,7 @@ func (k Keys) known(key string) bool {
 	return found == 1
 }
 
-// A Record is what can be told of a request without its text and without keys.
+// A Record is what can be told of a request: its texts only where Handler.Texts says so, and keys never.
 type Record struct {
 	ID, Method, Path string
 	Status           int
@@ -63,6 +64,37 @@ type Record struct {
 	Stream           bool
 	Answers, In, Out int    // how many, tokens read and drawn
 	Error            string // OpenAI's code of the error it ended with
+
+	Asked    json.RawMessage // the messages, or the prompt or prompts; nil: they are not to be told
+	Answered []Answered      // all that were drawn, as far as they came
+}
+
+// An Answered is an answer in a Record.
+type Answered struct {
+	Text  string     `json:"text"`
+	Calls []ToolCall `json:"tool_calls,omitempty"`
+}
+
+// keepTexts has the record keep what a call asks, and what will be answered.
+func (r *Record) keepTexts(c *Call) {
+	r.Answered = make([]Answered, c.Draws())
+	var asked any
+	if c.Chat != nil {
+		asked = c.Chat.Messages
+	} else {
+		var list []any
+		for _, p := range c.Prompts {
+			if p.IDs != nil {
+				list = append(list, p.IDs)
+			} else {
+				list = append(list, p.Text)
+			}
+		}
+		if asked = list; len(list) == 1 {
+			asked = list[0]
+		}
+	}
+	r.Asked, _ = json.Marshal(asked) // strings, numbers and what came as JSON
 }
 
 type recordKey struct{}

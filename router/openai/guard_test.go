@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -79,7 +80,7 @@ func TestRecord(t *testing.T) {
 			t.Errorf("%s", w.Body)
 		}
 		want.ID, want.Method, want.Path, want.Time, want.First = "mine-7", "POST", "/v1/chat/completions", told.Time, told.First
-		if told != want {
+		if !reflect.DeepEqual(told, want) {
 			t.Errorf("told %+v, want %+v", told, want)
 		}
 	}

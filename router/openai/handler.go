@@ -27,6 +27,7 @@ type Handler struct {
 	Metrics http.Handler                // of /metrics; nil: there is none
 	Most    int                         // answers that may be under way or wait at once, further ones are refused; 0: any number
 	MaxBody int64                       // most bytes of a request; 0: 4 MiB
+	Texts   bool                        // records hold what is asked and answered
 
 	crowd crowd
 }
@@ -189,6 +190,9 @@ func (h *Handler) complete(w http.ResponseWriter, r *http.Request, body []byte, 
 	}
 	rec := record(r)
 	rec.Model, rec.Stream, rec.Answers = c.Model, c.Stream, c.answers()
+	if h.Texts {
+		rec.keepTexts(c)
+	}
 	if err := h.crowd.enter(c.Draws(), h.Most); err != nil {
 		fail(w, err, nil)
 		return
