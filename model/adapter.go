@@ -19,6 +19,7 @@ type Adapter struct {
 	Config weights.AdapterConfig
 	Rank   int // the largest
 	sites  []pair
+	stacks [][]stack // of the sites with one input, by the first of them
 }
 
 // A pair adds Scale·x·Aᵀ·Bᵀ to a projection: A is rank × in, B is out × rank. A is zero where the
@@ -26,7 +27,23 @@ type Adapter struct {
 type pair struct {
 	Scale float32
 	A, B  kernels.Tensor
+	at    int // the column of activations.low where Scale·x·Aᵀ begins
 }
+
+// A stack is the A of pairs with one input and one scale, below each other, so that one product serves all of
+// them. The pairs' own A are views of it.
+type stack struct {
+	Scale float32
+	A     kernels.Tensor
+	at    int   // of the first pair
+	of    []int // their sites
+}
+
+// view is the rows of pair p.
+func (s *stack) view(p *pair) kernels.Tensor { return s.A.Slice(p.at-s.at, p.B.Cols) }
+
+// inputs are the sites of a layer that take the same input: the first, and how many.
+var inputs = [...][2]int{{siteQ, 3}, {siteO, 1}, {siteGate, 2}, {siteDown, 1}}
 
 // modulePath is the module that site i of an adapter adds to.
 func (d *Decoder) modulePath(i int) string { return d.Config.Projections(i / sites)[i%sites].Module }
@@ -36,22 +53,55 @@ func (d *Decoder) LoadAdapter(a *weights.Adapter) (*Adapter, error) {
 	if err := a.Check(d.Config); err != nil {
 		return nil, err
 	}
-	ad := &Adapter{Config: a.Config, sites: make([]pair, len(d.layers)*sites)}
-	for i := range ad.sites {
+	n := len(d.layers) * sites
+	for i := range n {
+		if w, ok := a.Pairs[d.modulePath(i)]; ok {
+			if err := finite(d.modulePath(i), w); err != nil {
+				return nil, err
+			}
+		}
+	}
+	ad := &Adapter{Config: a.Config, sites: make([]pair, n), stacks: make([][]stack, n)}
+	for layer := range d.layers {
+		at := 0
+		for _, in := range inputs {
+			at = d.loadPairs(ad, a, layer*sites+in[0], in[1], at)
+		}
+	}
+	return ad, d.be.Sync()
+}
+
+// loadPairs takes the pairs of n sites with one input to the device. Theirs are the columns of activations.low
+// from at on; it returns the one after them.
+func (d *Decoder) loadPairs(ad *Adapter, a *weights.Adapter, first, n, at int) int {
+	var stacks []stack
+	var rows [][]float32 // of each stack
+	for i := first; i < first+n; i++ {
 		w, ok := a.Pairs[d.modulePath(i)]
 		if !ok {
 			continue
 		}
-		if err := finite(d.modulePath(i), w); err != nil {
-			return nil, err
+		p := pair{Scale: float32(w.Scale), B: d.be.New(kernels.F32, w.Out, w.Rank), at: at}
+		d.be.Write(p.B, floatBytes(w.B))
+		last := len(stacks) - 1
+		if last < 0 || stacks[last].Scale != p.Scale {
+			stacks, rows, last = append(stacks, stack{Scale: p.Scale, at: at}), append(rows, nil), last+1
 		}
-		s := pair{Scale: float32(w.Scale), A: d.be.New(kernels.F32, w.Rank, w.In), B: d.be.New(kernels.F32, w.Out, w.Rank)}
-		d.be.Write(s.A, floatBytes(w.A))
-		d.be.Write(s.B, floatBytes(w.B))
-		ad.sites[i] = s
-		ad.Rank = max(ad.Rank, w.Rank)
+		stacks[last].of, rows[last] = append(stacks[last].of, i), append(rows[last], w.A...)
+		ad.sites[i], ad.Rank = p, max(ad.Rank, w.Rank)
+		at += w.Rank
 	}
-	return ad, d.be.Sync()
+	for j := range stacks {
+		s := &stacks[j]
+		in := a.Pairs[d.modulePath(s.of[0])].In
+		s.A = d.be.New(kernels.F32, len(rows[j])/in, in)
+		d.be.Write(s.A, floatBytes(rows[j]))
+		for _, i := range s.of {
+			ad.sites[i].A = s.view(&ad.sites[i])
+		}
+	}
+	ad.stacks[first] = stacks
+	return at
 }
 
 func finite(module string, p weights.Pair) error {
@@ -65,10 +115,12 @@ func finite(module string, p weights.Pair) error {
 
 // FreeAdapter gives the adapter's memory back.
 func (d *Decoder) FreeAdapter(a *Adapter) {
-	for _, s := range a.sites {
-		if !s.A.Zero() {
+	for _, stacks := range a.stacks {
+		for _, s := range stacks {
 			d.be.Free(s.A)
-			d.be.Free(s.B)
+			for _, i := range s.of {
+				d.be.Free(a.sites[i].B)
+			}
 		}
 	}
 }

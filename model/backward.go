@@ -25,7 +25,7 @@ func (d *Decoder) gradients(n int, s Size) *gradients {
 		g.raw = f(n, d.qkv)
 	}
 	if s.Rank > 0 {
-		g.low = f(n, s.Rank)
+		g.low = f(n, sites*s.Rank)
 	}
 	return g
 }
@@ -52,22 +52,28 @@ func (d *Decoder) linearGrad(dx, dout, x kernels.Tensor, l linear) {
 	}
 }
 
-// adaptGrad adds to dx the gradient through adapt, and to the pair's gradients theirs. out += s·x·Aᵀ·Bᵀ,
+// adaptGrad adds to dx the gradient through adapt, and to the pairs' gradients theirs. out += s·x·Aᵀ·Bᵀ,
 // so dB += doutᵀ·(s·x·Aᵀ), dA += (s·dout·B)ᵀ·x, dx += (s·dout·B)·A.
-func (p *Pass) adaptGrad(dx, dout, x kernels.Tensor, layer, site int, g *gradients, into *Grads) {
+func (p *Pass) adaptGrad(dx, x kernels.Tensor, layer, first int, g *gradients, into *Grads, douts ...kernels.Tensor) {
 	if into.ad == nil {
 		return
 	}
-	pair, grad := into.ad.sites[layer*sites+site], into.sites[layer*sites+site]
-	if pair.A.Zero() {
-		return
+	be, low := p.d.be, p.layer(layer).low
+	first += layer * sites
+	for j, dout := range douts {
+		pair := &into.ad.sites[first+j]
+		if pair.A.Zero() {
+			continue
+		}
+		r := pair.B.Cols
+		be.MatMul(into.sites[first+j].B, dout, low.Columns(pair.at, r), kernels.Gemm{TransA: true, Alpha: 1, Accumulate: true})
+		be.MatMul(g.low.Columns(pair.at, r), dout, pair.B, kernels.Gemm{Alpha: pair.Scale})
 	}
-	be, r := p.d.be, pair.A.Rows
-	low, dlow := p.layer(layer).low.Columns(site*p.size.Rank, r), g.low.Columns(0, r)
-	be.MatMul(grad.B, dout, low, kernels.Gemm{TransA: true, Alpha: 1, Accumulate: true})
-	be.MatMul(dlow, dout, pair.B, kernels.Gemm{Alpha: pair.Scale})
-	be.MatMul(grad.A, dlow, x, kernels.Gemm{TransA: true, Alpha: 1, Accumulate: true})
-	be.MatMul(dx, dlow, pair.A, kernels.Gemm{Alpha: 1, Accumulate: true})
+	for j, s := range into.ad.stacks[first] {
+		dlow := g.low.Columns(s.at, s.A.Rows)
+		be.MatMul(into.stacks[first][j], dlow, x, kernels.Gemm{TransA: true, Alpha: 1, Accumulate: true})
+		be.MatMul(dx, dlow, s.A, kernels.Gemm{Alpha: 1, Accumulate: true})
+	}
 }
 
 // again brings back the activations of layer i, whose input is x: of a layer that was kept only those that
@@ -82,12 +88,8 @@ func (p *Pass) again(i int, x kernels.Tensor, into *Grads) {
 		return
 	}
 	p.inside(i, x)
-	if into.ad == nil {
-		return
-	}
-	if pair := into.ad.sites[i*sites+siteDown]; !pair.A.Zero() {
-		low := a.low.Columns(siteDown*p.size.Rank, pair.A.Rows)
-		be.MatMul(low, a.ff, pair.A, kernels.Gemm{TransB: true, Alpha: pair.Scale})
+	if into.ad != nil {
+		p.lower(a.low, a.ff, into.ad, i*sites+siteDown)
 	}
 }
 
@@ -102,11 +104,10 @@ func (p *Pass) blockGrad(i int, x kernels.Tensor, g *gradients, into *Grads) {
 	gate, up := d.halves(a.gateUp)
 	dgate, dup := d.halves(g.gateUp)
 	d.linearGrad(g.ff, g.x, a.ff, l.down)
-	p.adaptGrad(g.ff, g.x, a.ff, i, siteDown, g, into)
+	p.adaptGrad(g.ff, a.ff, i, siteDown, g, into, g.x)
 	be.SwiGLUGrad(dgate, dup, g.ff, gate, up)
 	d.linearGrad(g.hn, g.gateUp, a.hn, l.gateUp)
-	p.adaptGrad(g.hn, dgate, a.hn, i, siteGate, g, into)
-	p.adaptGrad(g.hn, dup, a.hn, i, siteUp, g, into)
+	p.adaptGrad(g.hn, a.hn, i, siteGate, g, into, dgate, dup)
 	be.RMSNormGrad(g.x, l.ffnNorm.grad, g.hn, a.mid, l.ffnNorm.t, eps)
 
 	q, k, _ := d.columns(a.qkv)
@@ -116,7 +117,7 @@ func (p *Pass) blockGrad(i int, x kernels.Tensor, g *gradients, into *Grads) {
 	rot := kernels.Rotary{HeadDim: d.Config.HeadDim, Table: d.rope, Inverse: true}
 	pos := p.pos.Slice(0, x.Rows)
 	d.linearGrad(g.att, g.x, a.att, l.o)
-	p.adaptGrad(g.att, g.x, a.att, i, siteO, g, into)
+	p.adaptGrad(g.att, a.att, i, siteO, g, into, g.x)
 	be.AttentionGrad(dq, dk, dv, g.att, a.att, a.lse, q, k, v, p.attn())
 	be.RoPE(dq, pos, rot)
 	be.RoPE(dk, pos, rot)
@@ -125,9 +126,7 @@ func (p *Pass) blockGrad(i int, x kernels.Tensor, g *gradients, into *Grads) {
 		be.RMSNormGrad(drawK, l.kNorm.grad, dk, rawK, l.kNorm.t, eps)
 	}
 	d.linearGrad(g.xn, g.raw, a.xn, l.qkv)
-	p.adaptGrad(g.xn, drawQ, a.xn, i, siteQ, g, into)
-	p.adaptGrad(g.xn, drawK, a.xn, i, siteK, g, into)
-	p.adaptGrad(g.xn, dv, a.xn, i, siteV, g, into)
+	p.adaptGrad(g.xn, a.xn, i, siteQ, g, into, drawQ, drawK, dv)
 	be.RMSNormGrad(g.x, l.attnNorm.grad, g.xn, x, l.attnNorm.t, eps)
 }
 

@@ -28,22 +28,32 @@ func (d *Decoder) linear(out, x kernels.Tensor, l linear) {
 	d.be.Linear(out, x, l.w, l.bias.t)
 }
 
-// adapt adds to out, which holds a projection of x, what each sequence's adapter adds to it:
-// scale·x·Aᵀ·Bᵀ (Hu et al. 2021).
-func (p *Pass) adapt(out, x kernels.Tensor, layer, site int) {
+// adapt adds to outs, which hold the projections of x that the sites from first on make, what each sequence's
+// adapter adds to them: scale·x·Aᵀ·Bᵀ (Hu et al. 2021).
+func (p *Pass) adapt(x kernels.Tensor, layer, first int, outs ...kernels.Tensor) {
 	be, all := p.d.be, p.layer(layer).low
+	first += layer * sites
 	for s := 0; s < p.b.Sequences(); {
 		ad, end := p.run(s)
 		if ad != nil {
-			if pair := ad.sites[layer*sites+site]; !pair.A.Zero() {
-				i := int(p.b.Starts[s])
-				n := int(p.b.Starts[end]) - i
-				low := all.Slice(i, n).Columns(site*p.size.Rank, pair.A.Rows)
-				be.MatMul(low, x.Slice(i, n), pair.A, kernels.Gemm{TransB: true, Alpha: pair.Scale})
-				be.MatMul(out.Slice(i, n), low, pair.B, kernels.Gemm{TransB: true, Alpha: 1, Accumulate: true})
+			i := int(p.b.Starts[s])
+			n := int(p.b.Starts[end]) - i
+			low := all.Slice(i, n)
+			p.lower(low, x.Slice(i, n), ad, first)
+			for j, out := range outs {
+				if pair := &ad.sites[first+j]; !pair.A.Zero() {
+					be.MatMul(out.Slice(i, n), low.Columns(pair.at, pair.B.Cols), pair.B, kernels.Gemm{TransB: true, Alpha: 1, Accumulate: true})
+				}
 			}
 		}
 		s = end
+	}
+}
+
+// lower sets low to scale·x·Aᵀ of the pairs at the site first and those that have its input.
+func (p *Pass) lower(low, x kernels.Tensor, ad *Adapter, first int) {
+	for _, s := range ad.stacks[first] {
+		p.d.be.MatMul(low.Columns(s.at, s.A.Rows), x, s.A, kernels.Gemm{TransB: true, Alpha: s.Scale})
 	}
 }
 
@@ -67,7 +77,7 @@ func (p *Pass) block(i int, x kernels.Tensor) {
 	p.inside(i, x)
 	d, a := p.d, p.layer(i)
 	d.linear(a.h, a.ff, d.layers[i].down)
-	p.adapt(a.h, a.ff, i, siteDown)
+	p.adapt(a.ff, i, siteDown, a.h)
 	d.be.Add(x, a.mid, a.h)
 }
 
@@ -78,9 +88,7 @@ func (p *Pass) inside(i int, x kernels.Tensor) {
 	be.RMSNorm(a.xn, x, l.attnNorm.t, eps)
 	d.linear(a.raw, a.xn, l.qkv)
 	rawQ, rawK, v := d.columns(a.raw)
-	p.adapt(rawQ, a.xn, i, siteQ)
-	p.adapt(rawK, a.xn, i, siteK)
-	p.adapt(v, a.xn, i, siteV)
+	p.adapt(a.xn, i, siteQ, rawQ, rawK, v)
 	q, k, _ := d.columns(a.qkv)
 	if d.Config.QKNorm {
 		be.RMSNorm(q, rawQ, l.qNorm.t, eps)
@@ -102,14 +110,13 @@ func (p *Pass) inside(i int, x kernels.Tensor) {
 		p.copyRows(v)
 	}
 	d.linear(a.h, a.att, l.o)
-	p.adapt(a.h, a.att, i, siteO)
+	p.adapt(a.att, i, siteO, a.h)
 	be.Add(a.mid, x, a.h)
 
 	be.RMSNorm(a.hn, a.mid, l.ffnNorm.t, eps)
 	d.linear(a.gateUp, a.hn, l.gateUp)
 	gate, up := d.halves(a.gateUp)
-	p.adapt(gate, a.hn, i, siteGate)
-	p.adapt(up, a.hn, i, siteUp)
+	p.adapt(a.hn, i, siteGate, gate, up)
 	be.SwiGLU(a.ff, gate, up)
 }
 

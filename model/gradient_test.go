@@ -49,7 +49,12 @@ func TestGradientIsFiniteDifference(t *testing.T) {
 // randomAdapter has pairs on all projections, B not zero.
 func randomAdapter(t *testing.T, d *model.Decoder, seed uint64) *model.Adapter {
 	t.Helper()
-	cfg := weights.AdapterConfig{R: 3, Alpha: 6, Targets: weights.Targets{Names: model.Modules()}}
+	return adapterOf(t, d, weights.AdapterConfig{R: 3, Alpha: 6, Targets: weights.Targets{Names: model.Modules()}}, seed)
+}
+
+// adapterOf is the random adapter that cfg describes, B not zero.
+func adapterOf(t *testing.T, d *model.Decoder, cfg weights.AdapterConfig, seed uint64) *model.Adapter {
+	t.Helper()
 	a, err := model.RandomAdapter(d.Config, cfg, seed)
 	if err != nil {
 		t.Fatal(err)

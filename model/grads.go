@@ -11,9 +11,10 @@ import (
 // Grads are the gradients of what is trained: one adapter's pairs, or all weights of a decoder
 // loaded to be trained.
 type Grads struct {
-	d     *Decoder
-	ad    *Adapter
-	sites []pair
+	d      *Decoder
+	ad     *Adapter
+	sites  []pair
+	stacks [][]kernels.Tensor // of the adapter's stacks
 }
 
 // A Param is a tensor in training and its gradient.
@@ -35,10 +36,15 @@ func (d *Decoder) NewGrads(ad *Adapter) (*Grads, error) {
 	if !d.Frozen {
 		return nil, fmt.Errorf("model: an adapter is trained over frozen weights")
 	}
-	g.sites = make([]pair, len(ad.sites))
-	for i, s := range ad.sites {
-		if !s.A.Zero() {
-			g.sites[i] = pair{A: d.be.New(kernels.F32, s.A.Rows, s.A.Cols), B: d.be.New(kernels.F32, s.B.Rows, s.B.Cols)}
+	g.sites, g.stacks = make([]pair, len(ad.sites)), make([][]kernels.Tensor, len(ad.stacks))
+	for first, stacks := range ad.stacks {
+		for _, s := range stacks {
+			s.A = d.be.New(kernels.F32, s.A.Rows, s.A.Cols)
+			g.stacks[first] = append(g.stacks[first], s.A)
+			for _, i := range s.of {
+				p := &ad.sites[i]
+				g.sites[i] = pair{A: s.view(p), B: d.be.New(kernels.F32, p.B.Rows, p.B.Cols)}
+			}
 		}
 	}
 	return g, nil

@@ -47,7 +47,7 @@ type Pass struct {
 }
 
 // activations are those of one layer, a row a token; last and logits have a row for each wanted row. low has
-// Rank columns a projection: what an adapter's A makes of its input.
+// the columns of all pairs of a layer: what an adapter's A make of their inputs.
 type activations struct {
 	x, xn, raw, qkv, att, lse, h, mid, hn, gateUp, ff, low kernels.Tensor
 	last, logits, lp, lpLSE                                kernels.Tensor

@@ -83,7 +83,7 @@ func activations(c *weights.Config, s model.Size, rank, slice int) int64 {
 	qkv := q + 2*kv
 	low := len(model.Modules()) * rank
 	forward := 5*c.Hidden + qkv + q + c.Heads + 3*c.FFN + low
-	backward := 3*c.Hidden + qkv + q + 3*c.FFN + rank
+	backward := 3*c.Hidden + qkv + q + 3*c.FFN + low
 	kept := c.Hidden + qkv + q + c.Heads + 2*c.FFN + low
 	if c.QKNorm {
 		forward, backward, kept = forward+qkv, backward+qkv, kept+qkv
