@@ -28,7 +28,7 @@ type matmulTask struct {
 
 const (
 	cutMatMul  = 512              // terms of a sum between two visits to c
-	inPlace    = 2 * tileRows     // up to so many rows, lines of b are read where they lie
+	inPlace    = 4 * tileRows     // up to so many rows, lines of b are read where they lie
 	transposed = 4 * tileRows     // rows of op(a) that are packed together when a is transposed
 	packedRows = 8 * tileRows     // fewer are not worth another packing of b
 	cheap      = worthSharing / 4 // multiply-adds that the caller does alone
