@@ -44,6 +44,8 @@ type Device struct {
 	mostShared int  // bytes of shared memory that a block can have
 	pieces     int  // bf16 numbers an activation is split into
 	hopper     bool // it has sm_90a's instructions, and products are theirs
+	processors int
+	meetings   uint64 // where parts of tiles are counted: see linear90.cu
 	maps       map[tiling]driver.TensorMap
 	naive      bool // every operation by its first version
 	recording  bool // of a graph
@@ -113,6 +115,11 @@ func On(gpu driver.Device, o Options) (*Device, error) {
 	}
 	if d.fault, err = gpu.Alloc(faultBytes); err != nil {
 		return nil, fmt.Errorf("no memory at all%s: %w", d.room(), err)
+	}
+	if d.hopper {
+		if err := d.openMeetings(); err != nil {
+			return nil, err
+		}
 	}
 	if err := d.openPost(); err != nil {
 		return nil, err

@@ -12,14 +12,16 @@ import (
 
 // Parts of sm_90a's kernels.
 const (
-	done       = `setp\.eq\.s32(\s+%p\d+, %r\d+, )0;` // the end of a wait for an mbarrier: the producer's, the consumers'
-	noWait     = "setp.eq.s32${1}2;"
-	flip       = `xor\.b32(\s+)(%r\d+), (%r\d+), %r\d+;` // of the parity, as the stages begin again
-	noFlip     = "mov.b32${1}${2}, ${3};"
-	waitAll    = `wgmma\.wait_group\.sync\.aligned 0;`
-	ofWeight90 = `or\.b64(\s+%rd\d+, %rd\d+, )-9223371761976803328;` // what describes a weight in a stage
-	arrive     = `mbarrier\.arrive\.release\.cta\.shared::cta\.b64 _, \[%r\d+\];`
-	bytes83    = `mov\.u32(\s+%r\d+, )19456;` // of a stage of linear90_8_3
+	done        = `setp\.eq\.s32(\s+%p\d+, %r\d+, )0;` // the end of a wait for an mbarrier: the producer's, the consumers'
+	noWait      = "setp.eq.s32${1}2;"
+	flip        = `xor\.b32(\s+)(%r\d+), (%r\d+), %r\d+;` // of the parity, as the stages begin again
+	noFlip      = "mov.b32${1}${2}, ${3};"
+	waitAll     = `wgmma\.wait_group\.sync\.aligned 0;`
+	ofWeight90  = `or\.b64(\s+%rd\d+, %rd\d+, )-9223371761976803328;` // what describes a weight in a stage
+	arrive      = `mbarrier\.arrive\.release\.cta\.shared::cta\.b64 _, \[%r\d+\];`
+	barrierOf   = `bar\.sync %r\d+, %r\d+;` // of a warpgroup
+	fenceBlocks = `fence\.acq_rel\.gpu;`
+	bytes83     = `mov\.u32(\s+%r\d+, )19456;` // of a stage of linear90_8_3
 )
 
 const (
@@ -49,26 +51,50 @@ var hopperMutations = []mutation{
 	{"not swizzled", "linear90_8_3", ofWeight90, 0, "or.b64${1}274877972480;", playRagged8, otherAnswer},
 	{"the same half of the tokens twice", "linear90_8_3", `add\.s64(\s+%rd\d+, %rd\d+, )16416;`, 0, "add.s64${1}16384;", playRagged8, otherAnswer},
 	{"a step further on in K", "linear90_8_3", `shl\.b32(\s+%r\d+, %r\d+, )1;`, 0, "shl.b32${1}2;", playRagged8, otherAnswer},
-	{"an output too many", "linear90_128_3", `setp\.ge\.s32(\s+%p\d+, %r\d+, %r\d+;)`, 1, "setp.gt.s32${1}", playRagged128, bounds},
+	{"an output too many", "linear90_8_3", `setp\.ge\.s32(\s+%p\d+, %r\d+, %r\d+;)`, 6, "setp.gt.s32${1}", playRagged8, bounds},
+	{"no barrier before a part is counted", "linear90_8_3", barrierOf, 0, "", playParts, race},
+	{"no fence before a part is counted", "linear90_8_3", fenceBlocks, 0, "", playParts, race},
+	{"no fence after a part is counted", "linear90_8_3", fenceBlocks, 1, "", playParts, race},
+	{"no barrier after a part is counted", "linear90_8_3", barrierOf, 1, "", playParts, unwritten},
+	{"a barrier for both warpgroups", "linear90_8_3", `mov\.u32(\s+%r\d+, )128;`, 0, "mov.u32${1}256;", playParts, stuck},
+	{"the count is not taken back", "linear90_8_3", `neg\.s32(\s+%r\d+, )%r\d+;`, 0, "mov.u32${1}0;", playParts, otherAnswer},
+	{"a segment's sums are not left", "linear90_8_3", `st\.global\.v4\.f32[^;]*;`, 0, "", playParts, otherAnswer},
+	{"the first part's sums are not left", "linear90_8_3", `st\.global\.v4\.f32[^;]*;`, 1, "", playParts, otherAnswer},
+	{"a tile further on in the weight", "linear90_8_3", `shl\.b32(\s+%r\d+), %r\d+, 4;`, 2, "mov.u32${1}, 16;", playParts, otherAnswer},
 }
 
 // Each bug planted in sm_90a's kernels is caught, by what the table says.
 func TestHopperMutations(t *testing.T) { plantAll(t, 90, hopperMutations) }
 
-func playRagged8(t *testing.T, d *Device) ([]byte, error)   { return ragged(d, 5, 1100) }
-func playRagged128(t *testing.T, d *Device) ([]byte, error) { return ragged(d, 70, 500) }
+func playRagged8(t *testing.T, d *Device) ([]byte, error) {
+	return ragged(d, 5, 1100, plan90{8, 3, 1, 0})
+}
+func playRagged128(t *testing.T, d *Device) ([]byte, error) {
+	return ragged(d, 70, 500, plan90{128, 1, 1, 0})
+}
 
-// ragged multiplies with 70 outputs, of which the second warpgroup has six; K takes the stages round more than
-// twice. The shipped version's answer follows the first's.
-func ragged(d *Device, rows, in int) (all []byte, err error) {
+// playParts has two tiles of three segments, of which blocks take two each: the second one the end of a tile and the
+// beginning of the next.
+func playParts(t *testing.T, d *Device) ([]byte, error) {
+	return ragged(d, 13, 1100, plan90{8, 2, 3, 2 * 3 * 128 * 8 * 4})
+}
+
+// ragged multiplies twice with 70 outputs, of which the second warpgroup has six; K takes the stages round more than
+// twice. The shipped version's answers, by a plan, follow the first's.
+func ragged(d *Device, rows, in int, p plan90) (all []byte, err error) {
 	const n = 70
-	for _, d.naive = range []bool{true, false} {
-		g, raw := source(), make([]byte, 0, 2*n*in)
-		for range n * in {
-			raw = append(raw, floatBytes([]float32{float32(g.NormFloat64())})[2:]...)
+	g, raw := source(), make([]byte, 0, 2*n*in)
+	for range n * in {
+		raw = append(raw, floatBytes([]float32{float32(g.NormFloat64())})[2:]...)
+	}
+	w, x, bias, out := d.Load(k.Format{Type: k.BF16}, n, in, raw), random(d, g, rows, in), random(d, g, 1, n), d.New(k.F32, rows, n)
+	for i := range 3 {
+		d.Fill(out, 0)
+		if d.naive = i == 0; d.naive {
+			d.Linear(out, x, w, bias)
+		} else {
+			d.linear90By(p, out, x, w, bias)
 		}
-		w, x, out := d.Load(k.Format{Type: k.BF16}, n, in, raw), random(d, g, rows, in), d.New(k.F32, rows, n)
-		d.Linear(out, x, w, random(d, g, 1, n))
 		one, err := answer(d, out)
 		if err != nil {
 			return nil, err

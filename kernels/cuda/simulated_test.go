@@ -28,6 +28,7 @@ func simulatedAs(t *testing.T, o ptxsim.Options) *Device {
 	if err != nil {
 		t.Fatal(err)
 	}
+	d.processors = 5 // so that tiles are cut
 	return d
 }
 

@@ -56,6 +56,22 @@ GPU void bring_box(void* to, const TensorMap& map, int x, int y, int z, u64* b) 
 
 GPU void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
+// ---- some of a block's warps, and blocks of a launch
+
+// A barrier of so many threads, by its number from 1 on (0 is of the whole block).
+GPU void group_barrier(int number, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(number), "r"(threads) : "memory"); }
+
+// Orders what this thread has done, and what it knows of, before what others do who learn of it by a count_up, and
+// what it has learned of so before what it does.
+GPU void fence_blocks() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
+
+// Adds n, and returns what was there.
+GPU u32 count_up(u32* p, u32 n) {
+  u32 was;
+  asm volatile("atom.relaxed.gpu.global.add.u32 %0, [%1], %2;" : "=r"(was) : "l"(p), "r"(n) : "memory");
+  return was;
+}
+
 // ---- registers of a warpgroup: those of all must not be more than the block began with
 
 template <int N> GPU void fewer_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }
@@ -97,6 +113,7 @@ template <int R> GPU void wait_products(float (&d)[R]) {
 #define R16 R8 ",%8,%9,%10,%11,%12,%13,%14,%15"
 #define R32 R16 ",%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
 #define R64 R32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+#define R96 R64 ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95"
 #define PRODUCT(N, R, A, B, ...)                                                                                       \
   GPU void product(float (&d)[N / 2], u64 a, u64 b) {                                                                  \
     asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" R "}, " A ", " B ", 1, 1, 1, 0, 0;"       \
@@ -110,3 +127,4 @@ PRODUCT(16, R8, "%8", "%9", D4(0), D4(4))
 PRODUCT(32, R16, "%16", "%17", D16(0))
 PRODUCT(64, R32, "%32", "%33", D16(0), D16(16))
 PRODUCT(128, R64, "%64", "%65", D16(0), D16(16), D16(32), D16(48))
+PRODUCT(192, R96, "%96", "%97", D16(0), D16(16), D16(32), D16(48), D16(64), D16(80))

@@ -1,22 +1,34 @@
-// linear90: linear's product out = x·Wᵀ + bias on Hopper, by wgmma: 64 outputs are the instruction's rows, 8 to 128
+// linear90: linear's product out = x·Wᵀ + bias on Hopper, by wgmma: 64 outputs are the instruction's rows, 8 to 192
 // tokens its columns, 16 terms of K each.
 //
 // A weight's tiles (see linear) are already what wgmma calls swizzled by 64 bytes, and pack_tokens lays tokens
 // likewise (order 2): so boxes of whole tiles come by TMA as they are, 512 bytes in a row, and shared memory is
 // read without conflicts. Both sides' tiles beyond the last are zeros: outside the tensor map.
 //
-// One order, fixed by the length K, whatever the number of tokens: steps of 2 tiles (64 terms), the last filled up
-// with zeros; tile by tile, piece by piece, two instructions a tile; 4 steps are a segment, summed from zero by the
-// matrix unit; the segments' sums are added in order. That an instruction's bits do not depend on its number of
+// One order, fixed by the length K, whatever the number of tokens and of blocks: steps of 2 tiles (64 terms), the last
+// filled up with zeros; tile by tile, piece by piece, two instructions a tile; 8 steps are a segment, summed from zero
+// by the matrix unit; the segments' sums are added in order. That an instruction's bits do not depend on its number of
 // columns is for a GPU to show (package probe).
 //   linear90_v1   a warpgroup 64 outputs × 8 tokens, tiles carried by the threads: the definition
-//   linear90_N_P  128 outputs × N tokens of P pieces; a thread of the first warpgroup keeps the stages of shared
-//                 memory full, two warpgroups of 64 outputs each empty them, and say so by mbarriers
+//   linear90_N_P  blocks that stay, one a multiprocessor, each for a run of segments: of tiles of 128 outputs × N tokens
+//                 of P pieces. A thread of the first warpgroup keeps the stages of shared memory full, across tiles;
+//                 two warpgroups of 64 outputs each empty them, and say so by mbarriers.
+//                 Few tokens: runs end within tiles, so that all multiprocessors stream the weight, 2 bytes for each of
+//                 its numbers and no more from memory. A part of a tile leaves each segment's sums (the first part: their
+//                 sum) in scratch memory, and what comes last adds them in order. That is N/128 of the weight's bytes
+//                 written and read again, within the L2 cache.
+//                 Many tokens: runs are whole tiles, those at work at a time 16 tiles of outputs by a few of tokens:
+//                 for 16 terms and P = 1 a multiprocessor takes 4 + N/32 KB from L2 and N clocks of the matrix unit,
+//                 64 bytes a clock with N = 128, 53 with 192. Two f32 sums of each output, as the order asks for, leave
+//                 room in the registers for no more than N = 192.
+//   next          clusters of two blocks that share a tile of the weight (multicast): 37 bytes a clock
+// None has been timed; each prediction waits for hardware.
 #include "hopper.h"
 
 #define TILE 512    // bytes
 #define STEP 2      // tiles
-#define SEGMENT 4   // steps
+#define SEGMENT 8   // steps
+#define HIGH 16     // tiles of outputs that are beside each other before the next tile of tokens
 
 #define EPILOGUE float *out, int os, const float *bias, int rows, int n
 #define TAIL u64 *fault, u32 tag
@@ -84,8 +96,9 @@ KERNEL(128) linear90_v1(EPILOGUE, const uint4* w, const uint4* x, int wide, int 
   else define<3>(out, os, bias, rows, n, w, x, wide);
 }
 
-// The stages of shared memory, and after them for each the barriers that say it is full, and empty again. There is
-// no other shared memory: the stages must begin at a multiple of 512, where the tiles' exchange of pieces does.
+// The stages of shared memory, after them for each the barriers that say it is full, and empty again, and a word for each
+// warpgroup. There is no other shared memory: the stages must begin at a multiple of 512, where the tiles' exchange of
+// pieces does.
 template <int N, int P> struct Ring {
   enum : int {
     WEIGHT = 16 * STEP * TILE,
@@ -102,43 +115,146 @@ template <int N, int P> struct Ring {
   }
 };
 
-template <int N, int P> GPU void produce(Ring<N, P> r, const TensorMap& w, const TensorMap& x, int steps) {
-  for (int step = 0; step < steps; step++, r.next()) {
-    barrier_wait(r.empty + r.stage, r.parity ^ 1);  // the phase before the first counts as over
-    barrier_expect(r.full + r.stage, r.BYTES);
-    u8* to = r.space + r.stage * r.BYTES;
-    bring_box(to, w, 0, step * STEP, blockIdx.x * 16, r.full + r.stage);
-    bring_box(to + r.WEIGHT, x, 0, step * STEP * P, blockIdx.y * (N / 8), r.full + r.stage);
-  }
-}
+// The parts of tiles that a block computes, in order. All segments of all tiles stand in a row; a block takes `each` of
+// them, and again so many gridDim.x·each further on.
+struct Parts {
+  int each, segments, all;  // segments: of a tile
+  int at, end;              // the next segment, and where the block's run ends
+  int tile, lo, hi;         // the part is segments lo … hi-1
 
-// One warpgroup's 64 outputs × N tokens. A stage is given back when the products of the next one are on their way.
-template <int N, int P> GPU void consume(float (&s)[N / 2], Ring<N, P> r, int group, int steps) {
-  float d[N / 2];
-#pragma unroll
-  for (int i = 0; i < N / 2; i++) s[i] = 0;
-  for (int first = 0; first < steps; first += SEGMENT) {
-#pragma unroll
-    for (int i = 0; i < N / 2; i++) d[i] = 0;
-    begin_products(d);
-    int last = min(first + SEGMENT, steps) - 1;
-    u64* before = nullptr;
-    for (int step = first; step <= last; step++, r.next()) {
-      barrier_wait(r.full + r.stage, r.parity);
-      step_products<P>(d, r.weight() + group * 8 * STEP * TILE, r.weight() + r.WEIGHT);
-      end_products();
-      wait_products<1>();
-      if (before && lane_id() == 0) barrier_arrive(before);
-      before = r.empty + r.stage;
+  GPU Parts(int each, int segments, int tiles) : each(each), segments(segments), all(tiles * segments) {
+    at = blockIdx.x * each;
+    end = min(at + each, all);
+  }
+  GPU bool next() {
+    if (at == end) {
+      at += (gridDim.x - 1) * each;
+      end = min(at + each, all);
     }
-    wait_products(d);
-    if (lane_id() == 0) barrier_arrive(before);
-#pragma unroll
-    for (int i = 0; i < N / 2; i++) s[i] += d[i];
+    if (at >= all) return false;
+    tile = at / segments, lo = at % segments;
+    hi = min(segments, lo + end - at);
+    at += hi - lo;
+    return true;
+  }
+  GPU bool whole() const { return hi - lo == segments; }
+};
+
+// What a launch is about: tall × long tiles, of steps of K, and where parts of tiles meet.
+struct Plan {
+  int tall, tokens, steps, each;
+  float* parts;  // 128·N sums for each segment of each tile
+  u32* come;     // for each tile and warpgroup the segments that are in parts; 0 between launches
+
+  GPU Parts first() const { return Parts(each, (steps + SEGMENT - 1) / SEGMENT, tall * tokens); }
+  GPU void place(int tile, int& o, int& t) const {
+    int first = tile / (HIGH * tokens) * HIGH, high = min(HIGH, tall - first), i = tile - first * tokens;
+    o = first + i % high, t = i / high;
+  }
+};
+
+template <int N, int P> GPU void produce(Ring<N, P> r, const TensorMap& w, const TensorMap& x, const Plan& plan) {
+  for (Parts p = plan.first(); p.next();) {
+    int o, t, last = min(p.hi * SEGMENT, plan.steps);
+    plan.place(p.tile, o, t);
+    for (int step = p.lo * SEGMENT; step < last; step++, r.next()) {
+      barrier_wait(r.empty + r.stage, r.parity ^ 1);  // the phase before the first counts as over
+      barrier_expect(r.full + r.stage, r.BYTES);
+      u8* to = r.space + r.stage * r.BYTES;
+      bring_box(to, w, 0, step * STEP, o * 16, r.full + r.stage);
+      bring_box(to + r.WEIGHT, x, 0, step * STEP * P, t * (N / 8), r.full + r.stage);
+    }
   }
 }
 
-template <int N, int P> GPU void tile(EPILOGUE, const TensorMap& w, const TensorMap& x, int wide) {
+// A segment of one warpgroup's 64 outputs × N tokens, from zero. A stage is given back when the products of the next one
+// are on their way.
+template <int N, int P> GPU void segment(float (&d)[N / 2], Ring<N, P>& r, int group, int steps) {
+#pragma unroll
+  for (int i = 0; i < N / 2; i++) d[i] = 0;
+  begin_products(d);
+  u64* before = nullptr;
+  for (; steps > 0; steps--, r.next()) {
+    barrier_wait(r.full + r.stage, r.parity);
+    step_products<P>(d, r.weight() + group * 8 * STEP * TILE, r.weight() + r.WEIGHT);
+    end_products();
+    wait_products<1>();
+    if (before && lane_id() == 0) barrier_arrive(before);
+    before = r.empty + r.stage;
+  }
+  wait_products(d);
+  if (lane_id() == 0) barrier_arrive(before);
+}
+
+// ---- parts of tiles: a warpgroup's sums of a segment, four by four: 128 threads' lie end to end
+
+template <int R> GPU float4* slot(float* parts, int segment, int group) {
+  return (float4*)parts + ((size_t)segment * 2 + group) * (R / 4 * 128) + threadIdx.x % 128;
+}
+
+// Whether a thread's i-th four are of tokens that there are, of so many from the tile's first on.
+GPU bool there(int i, int rows) { return 8 * i + lane_id() % 4 * 2 < rows; }
+
+template <int R> GPU void leave(float4* to, const float (&d)[R], int rows) {
+#pragma unroll
+  for (int i = 0; i < R / 4; i++)
+    if (there(i, rows)) to[i * 128] = make_float4(d[4 * i], d[4 * i + 1], d[4 * i + 2], d[4 * i + 3]);
+}
+
+template <int R> GPU void add(float (&s)[R], const float4* from, int rows) {
+#pragma unroll
+  for (int i = 0; i < R / 4; i++)
+    if (there(i, rows)) {
+      float4 v = from[i * 128];
+      s[4 * i] += v.x, s[4 * i + 1] += v.y, s[4 * i + 2] += v.z, s[4 * i + 3] += v.w;
+    }
+}
+
+// Counts a part's segments, which the warpgroup has left, and says whether it is the last of the tile's: then all are
+// seen. word is the warpgroup's in shared memory.
+GPU bool last_to_come(u32* come, int mine, int all, int group, u32* word) {
+  group_barrier(1 + group, 128);
+  if (threadIdx.x % 128 == 0) {
+    fence_blocks();
+    bool last = count_up(come, mine) + mine == all;
+    fence_blocks();
+    if (last) count_up(come, -all);
+    *word = last;
+  }
+  group_barrier(1 + group, 128);
+  return *word;
+}
+
+// ---- the kernels
+
+template <int N, int P> GPU void consume(EPILOGUE, Ring<N, P> r, const Plan& plan, int group, u32* word) {
+  float s[N / 2], d[N / 2];
+  for (Parts p = plan.first(); p.next();) {
+    int o, t, base = p.tile * p.segments;
+    plan.place(p.tile, o, t);
+    int left = rows - t * N;
+#pragma unroll
+    for (int i = 0; i < N / 2; i++) s[i] = 0;
+    for (int i = p.lo; i < p.hi; i++) {
+      segment<N, P>(d, r, group, min(SEGMENT, plan.steps - i * SEGMENT));
+      if (p.lo) leave(slot<N / 2>(plan.parts, base + i, group), d, left);
+#pragma unroll
+      for (int e = 0; e < N / 2; e++) s[e] += d[e];
+    }
+    if (!p.whole()) {
+      if (!p.lo) leave(slot<N / 2>(plan.parts, base, group), s, left);
+      if (!last_to_come(plan.come + 2 * p.tile + group, p.hi - p.lo, p.segments, group, word)) continue;
+#pragma unroll
+      for (int e = 0; e < N / 2; e++) s[e] = 0;
+      add(s, slot<N / 2>(plan.parts, base, group), left);
+      for (int i = p.each - base % p.each; i < p.segments; i++) add(s, slot<N / 2>(plan.parts, base + i, group), left);
+    }
+    put(out, os, bias, rows, n, s, o * 128 + group * 64, t * N);
+  }
+}
+
+template <int N, int P>
+GPU void product_of(EPILOGUE, const TensorMap& w, const TensorMap& x, int wide, int each, float* parts, u32* come) {
   using Stages = Ring<N, P>;
   extern __shared__ __align__(1024) u8 space[];
   u64 *full = (u64*)(space + Stages::STAGES * Stages::BYTES), *empty = full + Stages::STAGES;
@@ -150,23 +266,21 @@ template <int N, int P> GPU void tile(EPILOGUE, const TensorMap& w, const Tensor
     barriers_made();
   }
   __syncthreads();
-  int steps = (wide + STEP - 1) / STEP;
+  Plan plan{(n + 127) / 128, (rows + N - 1) / N, (wide + STEP - 1) / STEP, each, parts, come};
   Stages ring{space, full, empty, 0, 0};
   if (warp_id() < 4) {
     fewer_registers<40>();
-    if (threadIdx.x == 0) produce(ring, w, x, steps);
+    if (threadIdx.x == 0) produce(ring, w, x, plan);
   } else {
     more_registers<232>();
     int group = warp_id() / 4 - 1;
-    float s[N / 2];
-    consume(s, ring, group, steps);
-    put(out, os, bias, rows, n, s, blockIdx.x * 128 + group * 64, blockIdx.y * N);
+    consume(out, os, bias, rows, n, ring, plan, group, (u32*)(empty + Stages::STAGES) + group);
   }
 }
 
-#define LINEAR90(N, P)                                                                      \
-  KERNEL(384, 1) linear90_##N##_##P(EPILOGUE, MAP w, MAP x, int wide, TAIL) {               \
-    if (!stopped(fault, tag)) tile<N, P>(out, os, bias, rows, n, w, x, wide);               \
+#define LINEAR90(N, P)                                                                                            \
+  KERNEL(384, 1) linear90_##N##_##P(EPILOGUE, MAP w, MAP x, int wide, int each, float* parts, u32* come, TAIL) {  \
+    if (!stopped(fault, tag)) product_of<N, P>(out, os, bias, rows, n, w, x, wide, each, parts, come);            \
   }
 
 LINEAR90(8, 1)
@@ -174,8 +288,10 @@ LINEAR90(16, 1)
 LINEAR90(32, 1)
 LINEAR90(64, 1)
 LINEAR90(128, 1)
+LINEAR90(192, 1)
 LINEAR90(8, 3)
 LINEAR90(16, 3)
 LINEAR90(32, 3)
 LINEAR90(64, 3)
 LINEAR90(128, 3)
+LINEAR90(192, 3)

@@ -81,6 +81,7 @@ func (b *block) begin(number int) {
 		}
 		for l := range 32 {
 			w.time[l], w.known[l], w.fenced[l] = 1, nothing, nil
+			w.heard[l], w.mail[l] = nil, mailbox{}
 			w.copies[l].clear()
 			w.tiles[l].clear()
 		}

@@ -19,6 +19,7 @@ func (w *warp) knows(lane, t int, c uint32) bool {
 type signal struct {
 	known  []uint32
 	fenced []uint32
+	heard  heard
 	last   *uint32 // of the slice that was joined last
 }
 
@@ -39,6 +40,9 @@ func (s *signal) give(w *warp, lanes uint32) {
 		if w.fenced[l] != nil {
 			s.fenced = joined(s.fenced, w.fenced[l])
 		}
+		if w.heard[l] != nil {
+			s.heard = s.heard.and(w.heard[l])
+		}
 		s.known[w.first+l] = max(s.known[w.first+l], w.time[l])
 		w.time[l]++
 	}
@@ -53,6 +57,9 @@ func (s *signal) take(w *warp, lanes uint32) {
 		}
 		if s.fenced != nil {
 			w.fenced[l] = joined(w.fenced[l], s.fenced)
+		}
+		if s.heard != nil {
+			w.heard[l] = w.heard[l].and(s.heard)
 		}
 	}
 }

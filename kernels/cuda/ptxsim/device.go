@@ -6,8 +6,8 @@
 //     written to, or that a copy has not brought yet, is an error.
 //   - Two accesses of shared or global memory that nothing orders, one of them a write, are an error that names the
 //     lines and threads. Order within a block comes of barriers alone: bar.sync and bar.arrive, bar.warp.sync of a
-//     warp's lanes. Blocks of a launch have none; atomic and relaxed accesses do not race with each other. What
-//     is ordered by a fence and a message through memory is not recognised.
+//     warp's lanes. Blocks of a launch are ordered by fences and atomic operations (see message.go), threads of one
+//     block are not; atomic and relaxed accesses do not race with each other.
 //   - Warps run in one of three orders; kernels must not depend on it.
 //   - Arguments and sizes of a launch are checked against what the kernel declares.
 //   - An instruction, type or modifier that is not known is an error with its line, when the module is loaded.
@@ -39,6 +39,8 @@ type Device struct {
 	launchCount, blockCount uint32
 	mostSteps               int // instructions of warps that a block can take
 	count                   func(Counts)
+
+	messages map[uint64]heard // of the launch, by the address of an atomic operation
 
 	stream
 }

@@ -89,6 +89,7 @@ func (k *kernel) pack(args *driver.Args) ([]byte, error) {
 // runGrid runs the blocks of a launch one after another. A fault ends it, and the device.
 func (d *Device) runGrid(k *kernel, grid, size [3]int, l driver.Launch, params []byte) error {
 	d.launchCount++
+	d.messages = nil
 	b := d.prepare(k, grid, size, l.Shared, params)
 	b.early = l.Early
 	if d.count != nil {

@@ -163,13 +163,15 @@ func (b *block) left() {
 }
 
 // fence is fence.proxy.async, and the fences that order a thread's own accesses for others who learn of them in
-// another way. That way is what counts here; a message through memory that only fences order is taken for a race.
+// another way: of those the ones of the whole GPU count here, between blocks.
 func fence(c *compiler) {
 	c.count(0, 0)
 	c.in.run = func(w *warp, lanes uint32) {}
 	switch {
 	case c.name == "membar":
-		c.need("gl", "cta", "sys")
+		if c.need("gl", "cta", "sys") != "cta" {
+			c.in.run = func(w *warp, lanes uint32) { w.fenceBlocks(lanes) }
+		}
 	case c.has("proxy"):
 		c.need("async")
 		c.oneOf("global", "shared::cta", "shared::cluster")
@@ -180,6 +182,8 @@ func fence(c *compiler) {
 		c.need("cluster")
 	default:
 		c.oneOf("sc", "acq_rel")
-		c.need("cta", "gpu", "sys", "cluster")
+		if scope := c.need("cta", "gpu", "sys", "cluster"); scope == "gpu" || scope == "sys" {
+			c.in.run = func(w *warp, lanes uint32) { w.fenceBlocks(lanes) }
+		}
 	}
 }

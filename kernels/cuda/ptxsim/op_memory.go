@@ -247,6 +247,9 @@ func atomic(c *compiler) {
 			if b == nil {
 				return
 			}
+			if in != shared {
+				w.message(a.of(w, l), l)
+			}
 			was := t.extend(element(b, size))
 			x := t.extend(v.get(w, l))
 			if op == "cas" {

@@ -241,6 +241,7 @@ func (w *warp) race(s *shadow, c *cell, how access, lane int, where string, off 
 type use struct {
 	launch                           uint32
 	read, write, strongRead, strongW int32
+	last                             deed // that is no strong one
 }
 
 func (w *warp) observeGlobal(b *buffer, off uint64, n int, how access, lane int) bool {
@@ -264,16 +265,21 @@ func (w *warp) observeGlobal(b *buffer, off uint64, n int, how access, lane int)
 			}
 			*u = use{launch: w.block.launch}
 		}
-		if !u.put(how, me) {
+		heard := u.write > 0 && u.write != me && w.follows(u.last, lane)
+		if !u.put(how, me, heard) {
 			w.fault(codeLaunch, lane, "a race: %v global memory at %d, which %s", how, g<<s.grain, u.others(me))
 			return false
+		}
+		if how == writing {
+			u.last = deed{w.block.stamp, w.time[lane], int32(w.first + lane)}
 		}
 	}
 	return true
 }
 
-// put adds an access of a block; it is false where it races with another block's.
-func (u *use) put(how access, me int32) bool {
+// put adds an access of a block; it is false where it races with another block's. heard: it has heard of the one plain
+// write that there was.
+func (u *use) put(how access, me int32, heard bool) bool {
 	other := func(x int32) bool { return x != 0 && x != me }
 	mark := &u.read
 	switch how {
@@ -294,10 +300,10 @@ func (u *use) put(how access, me int32) bool {
 			return false
 		}
 	}
-	if other(u.write) {
+	if other(u.write) && !heard {
 		return false
 	}
-	if *mark == 0 {
+	if *mark == 0 || heard && how == writing {
 		*mark = me
 	} else if *mark != me {
 		*mark = -1

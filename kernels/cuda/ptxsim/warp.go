@@ -27,6 +27,8 @@ type warp struct {
 	time     [32]uint32 // see clock.go
 	known    [32][]uint32
 	fenced   [32][]uint32
+	heard    [32]heard // see message.go
+	mail     [32]mailbox
 	copies   [32]copies
 	tiles    [32]tileStores
 	products products

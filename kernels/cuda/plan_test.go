@@ -1,0 +1,81 @@
+package cuda
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	k "github.com/r2-reasoner/r2/kernels"
+	"github.com/r2-reasoner/r2/kernels/cuda/ptxsim"
+)
+
+// A product's bits depend on no plan: tiles of any number of tokens, whole, in parts of one segment and of two, by as many
+// blocks as there are parts and by few. K is three segments, the last of two steps, or two.
+func TestPlansChangeNoBit(t *testing.T) {
+	const n = 150
+	for _, tokens := range tokens90 {
+		for _, pieces := range []int{1, 3} {
+			if tokens > 32 && pieces == 3 != (tokens == 64) {
+				continue // slow to simulate: of the large tiles each once
+			}
+			t.Run(fmt.Sprint(tokens, " tokens, ", pieces, " pieces"), func(t *testing.T) {
+				rows, in, segments := tokens+5, 1100, 3
+				if tokens > 32 {
+					in, segments = 600, 2
+				}
+				g := rand.New(rand.NewPCG(uint64(tokens), 2))
+				d := simulatedAs(t, ptxsim.Options{Order: ptxsim.Orders[g.IntN(len(ptxsim.Orders))]})
+				d.pieces = pieces
+				raw := make([]byte, 0, 2*n*in)
+				for range n * in {
+					raw = append(raw, floatBytes([]float32{float32(g.NormFloat64())})[2:]...)
+				}
+				w, x, bias, out := d.Load(k.Format{Type: k.BF16}, n, in, raw), random(d, g, rows, in), random(d, g, 1, n), d.New(k.F32, rows, n)
+				d.naive = true
+				d.Linear(out, x, w, bias)
+				want := bits(t, d, out)
+				all := 2 * 2 * segments // of tiles of 128 outputs × tokens
+				parts := 4 * 128 * tokens * all
+				plans := []plan90{{tokens, segments, 3, 0}, {tokens, 5, ceil(all, 5), parts}, {tokens, 1, all, parts}, {tokens, 2, all / 2, parts}}
+				if tokens > 32 {
+					plans = plans[:2]
+				}
+				for _, p := range plans {
+					d.Fill(out, 7)
+					d.linear90By(p, out, x, w, bias)
+					if !slices.Equal(bits(t, d, out), want) {
+						t.Errorf("%+v: other bits than the first version's", p)
+					}
+				}
+			})
+		}
+	}
+}
+
+// The products of a decoder of 7B parameters: hidden 3584, 4608 of queries, keys and values, 18944 of gate and of up,
+// a vocabulary of 152064.
+var shapes7B = [][2]int{{4608, 3584}, {3584, 3584}, {37888, 3584}, {3584, 18944}, {152064, 3584}}
+
+// On 132 multiprocessors no plan of these products leaves many without work for long, for few tokens and for many: what
+// the busiest does is at most twice its share, and the parts of tiles fit where they meet.
+func TestPlans(t *testing.T) {
+	for _, pieces := range []int{1, 3} {
+		d := &Device{processors: 132, pieces: pieces}
+		for _, s := range shapes7B {
+			for _, rows := range []int{1, 2, 8, 9, 44, 64, 100, 256, 1000, 2048} {
+				outputs, wide := s[0], ceil(s[1], tileCols)
+				p := d.plan90(rows, outputs, wide)
+				segments := ceil(ceil(wide, stepTiles), segmentSteps)
+				all := ceil(outputs, 128) * ceil(rows, p.tokens) * segments
+				busiest := ceil(all, p.each*p.blocks) * p.each
+				if p.each%segments != 0 && p.each*p.blocks < all || p.each%segments != 0 && p.parts != 4*128*p.tokens*all {
+					t.Errorf("%v, %d tokens: %+v leaves work undone", s, rows, p)
+				}
+				if 132*busiest > 2*all || p.blocks > 132 || p.parts > mostParts || p.parts > 0 && all/segments > mostMeetings {
+					t.Errorf("%v, %d tokens, %d pieces: %+v: the busiest has %d of %d segments", s, rows, pieces, p, busiest, all)
+				}
+			}
+		}
+	}
+}
