@@ -7,7 +7,8 @@
 llama.cpp is built for this machine from the source that the PyPI package llama-cpp-python carries (it
 needs pip, cmake and a C++ compiler, and ten minutes the first time). Its model is the same GGUF
 dequantised to F32 and rounded to BF16 by llama-quantize; r2 reads the GGUF with --dtype. For int8 and int4
-both read one file of Q8_0 or Q4_0.
+both read one file of Q8_0 or Q4_0. llama.cpp rounds activations to bf16 beside BF16 and to int8 beside quantised
+matrices; r2 keeps them in float32 (bf16, int8, int4) or rounds them too (bf16:bf16, int8:int8, int4:int8).
 
 Three things are measured, with as many threads on both sides:
   prefill  512 tokens in one batch, one row of logits
@@ -32,7 +33,8 @@ import tarfile
 PACKAGE = "llama-cpp-python==0.3.36"
 TYPES = {"f32": "F32", "bf16": "BF16", "int8": "Q8_0", "int4": "Q4_0"}  # llama.cpp's name of r2's --dtype
 TOOLS = ["llama-batched-bench", "llama-quantize"]
-TARGETS = {"prefill": 1.0, "decode": 1.0, "group": 1.5}
+TARGETS = {"prefill": {"f32": 1, "bf16": 2, "int8": 4, "int4": 2}, "decode": {"f32": 1, "bf16": 1.5, "int8": 1.5, "int4": 1.2},
+           "group": {"f32": 1.5, "bf16": 3.5, "int8": 6, "int4": 3}}
 LOADS = {"prefill": (512, 1, 1), "decode": (16, 128, 1), "group": (128, 64, 16)}  # prompt, tokens, samples
 
 
@@ -113,12 +115,13 @@ def measure(a, bin):
     peer, mine, loads = {}, {}, []
     for _ in range(a.repeat):
         for dtype in a.dtype:
-            gguf = converted(bin, a.work, a.model, dtype)
+            weights, _, activations = dtype.partition(":")
+            gguf = converted(bin, a.work, a.model, weights)
             for bench in a.bench:
                 loads.append(os.getloadavg()[0])
                 key = bench, dtype
                 model = gguf if dtype.startswith("int") else a.model
-                mine.setdefault(key, []).append(ours(a.r2, model, bench, dtype, a.activations, a.threads, a.ahead))
+                mine.setdefault(key, []).append(ours(a.r2, model, bench, weights, activations or "auto", a.threads, a.ahead))
                 for name, flags in variants(bench):
                     v = theirs(bin, gguf, bench, flags, a.threads, a.ahead)
                     peer.setdefault(key, {}).setdefault(name, []).append(v)
@@ -137,7 +140,7 @@ def compare(peer, mine):
             "bench": bench, "dtype": dtype, "unit": "tokens/s",
             "llamacpp": statistics.median(theirs), "llamacpp_variant": variant, "llamacpp_all": peer[bench, dtype],
             "r2": statistics.median(reached), "r2_all": reached, "bound": statistics.median(r["bound"] for r in runs),
-            "ratio": statistics.median(reached) / statistics.median(theirs), "target": TARGETS[bench],
+            "ratio": statistics.median(reached) / statistics.median(theirs), "target": TARGETS[bench][dtype.partition(":")[0]],
         })
     return rows
 
@@ -155,7 +158,7 @@ def machine():
 def command(p, a):
     """The command that gives these numbers again, without the paths of this machine."""
     words = ["python3 bench/peers/llamacpp.py --model", os.path.basename(a.model)]
-    for name in "threads", "repeat", "dtype", "activations", "bench":
+    for name in "threads", "repeat", "dtype", "bench":
         v = getattr(a, name)
         if v != p.get_default(name):
             words += ["--" + name] + (v if isinstance(v, list) else [str(v)])
@@ -170,8 +173,7 @@ def main():
     p.add_argument("--out", default="bench/results", help="folder for the JSON")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--repeat", type=int, default=3)
-    p.add_argument("--dtype", nargs="+", default=["f32", "bf16"], choices=list(TYPES))
-    p.add_argument("--activations", default="auto", help="r2's; llama.cpp rounds them to bf16 for BF16 and to int8 for quantised matrices")
+    p.add_argument("--dtype", nargs="+", default=["f32", "bf16", "bf16:bf16", "int8:int8", "int4:int8"], help="of weights, and after a colon r2's of activations")
     p.add_argument("--bench", nargs="+", default=list(LOADS), choices=list(LOADS))
     p.add_argument("--ahead", action="store_true", help="both sides go before other processes of a busy machine (Linux, as root)")
     a = p.parse_args()
@@ -181,7 +183,7 @@ def main():
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "machine": machine(), "threads": a.threads,
         "commit": git("rev-parse", "--short", "HEAD"), "changed": bool(git("status", "--porcelain", "--untracked-files=no")),
         "command": command(p, a),
-        "llamacpp": PACKAGE, "go": run("go", "version").split()[2], "model": os.path.basename(a.model), "activations": a.activations, "ahead": a.ahead,
+        "llamacpp": PACKAGE, "go": run("go", "version").split()[2], "model": os.path.basename(a.model), "ahead": a.ahead,
     }
     peer, mine, loads = measure(a, bin)
     record["load_average"] = {"least": min(loads), "median": statistics.median(loads), "most": max(loads)}

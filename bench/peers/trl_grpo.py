@@ -109,7 +109,8 @@ def theirs(a, variant, folder):
 
 def ours(a, folder, dtype):
     """The rows of r2 bench grpo; the last is the whole step."""
-    out = peer.run(a.r2, "bench", "grpo", "--model", folder, "--dtype", dtype, "--threads", str(a.threads), "--repeat", str(a.steps), "--json", "-q",
+    weights, _, activations = dtype.partition(":")
+    out = peer.run(a.r2, "bench", "grpo", "--model", folder, "--dtype", weights, *["--activations", activations] * bool(activations), "--threads", str(a.threads), "--repeat", str(a.steps), "--json", "-q",
                    *(f"--{k}={v}" for k, v in SHAPE.items()))
     return [json.loads(line) for line in out.splitlines()]
 
@@ -168,7 +169,7 @@ def main():
     p.add_argument("--steps", type=int, default=1, help="steps of a repetition that count")
     p.add_argument("--limit", type=int, default=1200, help="seconds a run of TRL may take")
     p.add_argument("--minutes", type=int, default=60, help="after which no run is begun")
-    p.add_argument("--dtype", nargs="+", default=["f32", "bf16"], help="of r2's weights")
+    p.add_argument("--dtype", nargs="+", default=["f32", "bf16", "bf16:bf16"], help="of r2's weights, and after a colon of its activations")
     p.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     p.add_argument("--small", action="store_true", help="hardly any work: whether all of it runs, its numbers say nothing")
     p.add_argument("--one", help=argparse.SUPPRESS)
