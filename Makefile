@@ -49,7 +49,7 @@ $(NVRTC):
 ptx: $(NVRTC) ## compile the GPU kernels to the PTX that is committed, and say what they take
 	$(GO) run ./kernels/cuda/ptx/gen -dir kernels/cuda/ptx -report
 
-ptx-check: $(NVRTC) ## fail when the committed PTX is stale or a kernel spills registers
+ptx-check: $(NVRTC) ## fail when the committed PTX is stale, a kernel spills, or its machine code lacks what its PTX has
 	$(GO) run ./kernels/cuda/ptx/gen -dir kernels/cuda/ptx -check
 
 SMOLLM2 = ../shared/models/smollm2-135m-instruct

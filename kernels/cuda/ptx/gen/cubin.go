@@ -14,6 +14,8 @@ import (
 type usage struct {
 	kernel                   string
 	registers, shared, stack int
+	instructions             int
+	of                       map[string]int // the instructions by name: see mix
 }
 
 // Attributes of .nv.info, as they stand in machine code: a form (4: a size and so many bytes follow), a
@@ -42,7 +44,13 @@ func usages(bin []byte) ([]usage, error) {
 	by := map[string]*usage{}
 	for _, s := range f.Sections {
 		if name, ok := strings.CutPrefix(s.Name, ".text."); ok {
-			by[name] = &usage{kernel: name, registers: int(s.Info >> 24)}
+			code, err := s.Data()
+			if err != nil {
+				return nil, err
+			}
+			u := &usage{kernel: name, registers: int(s.Info >> 24)}
+			u.instructions, u.of = mix(code)
+			by[name] = u
 		}
 	}
 	for _, s := range f.Sections {

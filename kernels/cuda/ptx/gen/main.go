@@ -1,6 +1,7 @@
 // Command gen compiles the kernels: every .cu of a folder to the .ptx beside it, by NVRTC. With -check it
-// writes nothing and fails when a .ptx is not what its source compiles to, or a shipped kernel spills.
-// With -report it says what registers and shared memory each kernel takes.
+// writes nothing and fails when a .ptx is not what its source compiles to, when a shipped kernel spills, or when its
+// machine code has not what its PTX has: products of warpgroups, tiles by tensor maps, registers taken and given.
+// With -report it says what registers and shared memory each kernel takes, and which instructions it has.
 package main
 
 import (
@@ -114,7 +115,7 @@ func (c *compiler) run(dir string, check, report bool) error {
 			}
 		}
 		if check || report {
-			if err := c.resources(name, src, header, report); err != nil {
+			if err := c.resources(name, src, text, header, report); err != nil {
 				return err
 			}
 		}
@@ -169,8 +170,9 @@ func parts(text string) []string {
 	return strings.Split(text, start)
 }
 
-// resources reads what the kernels of a source take from their machine code, and fails when one spills.
-func (c *compiler) resources(name, src string, header headers, report bool) error {
+// resources reads what the kernels of a source take, and their instructions, from their machine code, and fails when one
+// spills or has not what its PTX has.
+func (c *compiler) resources(name, src, text string, header headers, report bool) error {
 	for _, m := range machines(name) {
 		bin, err := c.build(name, src, header, m, toCubin)
 		if err != nil {
@@ -182,10 +184,10 @@ func (c *compiler) resources(name, src string, header headers, report bool) erro
 		}
 		for _, u := range all {
 			if report {
-				fmt.Printf("%-18s %-28s %s  %3d registers  %6d B shared  %4d B stack\n", name, u.kernel, m, u.registers, u.shared, u.stack)
+				fmt.Printf("%-18s %-28s %s  %v\n", name, u.kernel, m, u)
 			}
-			if u.stack > 0 {
-				return fmt.Errorf("%s: %s spills to a stack of %d bytes on %s", name, u.kernel, u.stack, m)
+			if why := u.missing(bodyOf(text, u.kernel)); why != "" {
+				return fmt.Errorf("%s: on %s %s %s", name, m, u.kernel, why)
 			}
 		}
 	}
