@@ -236,6 +236,15 @@ type BothReader interface {
 	ReadBoth(dst []byte, a, b Tensor) error
 }
 
+// A Scorer is a Backend that scores ids, forward and backward, without the logits of all ids in memory.
+type Scorer interface {
+	// Score sets lp and lse to the bits of LogProb of the logits that Linear makes of x and w, and h, unless it is
+	// zero, to the entropy of each row's distribution, in nats (not to Entropy's bits). A row fails as in LogProb.
+	Score(lp, lse, h, x Tensor, w Weight, ids Tensor, d Dist)
+	// ScoreGrad adds coef·∂lp/∂x to dx; lse is Score's.
+	ScoreGrad(dx, x Tensor, w Weight, lse, ids, coef Tensor, d Dist)
+}
+
 // Gemm says how MatMul multiplies: op(a) is a or, with TransA, aᵀ. Each element is one sum over the
 // common length in ascending order. Without Accumulate it starts from 0, is multiplied by Alpha, and
 // Bias, one row, is added. With Accumulate it starts from what c holds; Alpha must be 1 and Bias zero.

@@ -155,15 +155,7 @@ func (p *Pass) Backward(coef []float32, into *Grads) error {
 	}
 	be.Write(g.coef.Slice(0, len(coef)), p.raw)
 	be.Fill(g.xn, 0)
-	p.Slices(func(i, n int, logits kernels.Tensor, dist kernels.Dist) {
-		lse := p.act.lpLSE.Slice(i, n)
-		be.LogProbGrad(logits, logits, lse, p.targets.Slice(i, n), g.coef.Slice(i, n), dist)
-		p.held = -1 // logits hold their gradient now
-		dlast := g.last.Slice(0, n)
-		be.Fill(dlast, 0)
-		d.linearGrad(dlast, logits, p.act.last.Slice(0, n), d.head)
-		be.Scatter(g.xn, dlast, p.want.Slice(i, n))
-	})
+	p.headGrad(g)
 	be.Fill(g.x, 0)
 	be.RMSNormGrad(g.x, d.norm.grad, g.xn, p.act.x, d.norm.t, float32(d.Config.Eps))
 	for i := len(d.layers) - 1; i >= 0; i-- {

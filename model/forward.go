@@ -150,26 +150,6 @@ func (p *Pass) Forward() {
 	p.held = -1
 }
 
-// Slices calls f for consecutive wanted rows i … i+n-1, with their logits and the distribution they
-// stand for. The logits are the same tensor each time.
-func (p *Pass) Slices(f func(i, n int, logits kernels.Tensor, dist kernels.Dist)) {
-	for i := 0; i < len(p.b.Want); i += p.size.Slice {
-		n := min(p.size.Slice, len(p.b.Want)-i)
-		f(i, n, p.head(i, n), p.dist(i, n))
-	}
-}
-
-// head gives the logits of wanted rows i … i+n-1; those held already are not computed again.
-func (p *Pass) head(i, n int) kernels.Tensor {
-	last, logits := p.act.last.Slice(0, n), p.act.logits.Slice(0, n)
-	if p.held != i {
-		p.d.be.Gather(last, p.act.xn, p.want.Slice(i, n))
-		p.d.linear(logits, last, p.d.head)
-		p.held = i
-	}
-	return logits
-}
-
 // LogProbs sets dst to the log-probability of each wanted row's target.
 func (p *Pass) LogProbs(dst []float32) error { return p.distributions(dst, nil) }
 
@@ -182,13 +162,7 @@ func (p *Pass) distributions(logp, entropy []float32) error {
 	if n == 0 {
 		return p.d.be.Sync()
 	}
-	p.Slices(func(i, n int, logits kernels.Tensor, dist kernels.Dist) {
-		lse := p.act.lpLSE.Slice(i, n)
-		p.d.be.LogProb(p.act.lp.Slice(i, n), lse, logits, p.targets.Slice(i, n), dist)
-		if entropy != nil {
-			p.d.be.Entropy(p.entropy.Slice(i, n), logits, lse, dist)
-		}
-	})
+	p.score(entropy != nil)
 	err := p.readColumn(logp[:n], p.act.lp)
 	if err == nil && entropy != nil {
 		err = p.readColumn(entropy[:n], p.entropy)

@@ -14,7 +14,7 @@ type Size struct {
 	Tokens    int // of all sequences of a batch
 	Sequences int
 	Wanted    int // rows whose distribution is needed
-	Slice     int // rows of logits held at a time; 0: min(Wanted, 64)
+	Slice     int // rows of logits held at a time, see HeadRows; 0: min(Wanted, 64)
 	Pages     int // of one sequence; 0 without a cache
 	PageSize  int
 	Rank      int // of an adapter
@@ -55,9 +55,7 @@ type activations struct {
 
 // NewPass makes room for batches.
 func (d *Decoder) NewPass(s Size) *Pass {
-	if s.Slice == 0 {
-		s.Slice = min(s.Wanted, 64)
-	}
+	s.Slice = d.HeadRows(s)
 	p := &Pass{d: d, size: s, held: -1}
 	n, c := s.Tokens, &d.Config
 	ints := func(rows, cols int) kernels.Tensor { return d.be.New(kernels.I32, rows, cols) }
@@ -117,7 +115,10 @@ func (d *Decoder) activations(n int, s Size) activations {
 	a := activations{
 		x: f(n, c.Hidden), xn: f(n, c.Hidden), qkv: f(n, d.qkv), att: f(n, d.q), lse: f(n, c.Heads),
 		h: f(n, c.Hidden), mid: f(n, c.Hidden), hn: f(n, c.Hidden), gateUp: f(n, 2*c.FFN), ff: f(n, c.FFN),
-		last: f(s.Slice, c.Hidden), logits: f(s.Slice, c.Vocab), lp: f(s.Wanted, 1), lpLSE: f(s.Wanted, 1),
+		last: f(s.Slice, c.Hidden), lp: f(s.Wanted, 1), lpLSE: f(s.Wanted, 1),
+	}
+	if !d.HoldsNoLogits(s) {
+		a.logits = f(s.Slice, c.Vocab)
 	}
 	a.raw = a.qkv
 	if c.QKNorm {

@@ -39,15 +39,17 @@ func Needs(dec *model.Decoder, ad *model.Adapter, size model.Size) ([]Need, erro
 			params += n
 		}
 	}
-	slice := size.Slice
-	if slice == 0 {
-		slice = min(size.Wanted, 64)
+	size.Train = true
+	slice := dec.HeadRows(size)
+	logits := 4 * int64(slice) * int64(c.Vocab)
+	if holdsNone(dec, size) {
+		logits = 0
 	}
 	return []Need{
 		{"gradients", 4 * grads},
 		{"moments", 4 * 2 * params},
 		{"activations", 4 * activations(c, size, rank, slice)},
-		{"logits", 4 * int64(slice) * int64(c.Vocab)},
+		{"logits", logits},
 	}, nil
 }
 
@@ -65,7 +67,7 @@ func Spend(dec *model.Decoder, ad *model.Adapter, size model.Size, bytes int64) 
 	}
 	bytes += need(size)
 	more := size
-	if more.Slice = size.Wanted; need(more) <= bytes {
+	if more.Slice = size.Wanted; !holdsNone(dec, more) && need(more) <= bytes {
 		size = more
 	}
 	for more = size; more.Keep < dec.Config.Layers; {
@@ -75,6 +77,12 @@ func Spend(dec *model.Decoder, ad *model.Adapter, size model.Size, bytes int64) 
 		size = more
 	}
 	return size, err
+}
+
+// holdsNone reports whether a learner's pass never has logits.
+func holdsNone(dec *model.Decoder, size model.Size) bool {
+	size.Train = true
+	return dec.HoldsNoLogits(size)
 }
 
 // activations counts the elements of a Pass in training besides the logits.

@@ -21,8 +21,21 @@ func (c *counting) New(t kernels.DType, rows, cols int) kernels.Tensor {
 	return c.Backend.New(t, rows, cols)
 }
 
+// A scoring device is one that scores without logits too.
+type scoring struct {
+	*counting
+	kernels.Scorer
+}
+
 // What Needs says is what New takes, to the byte.
 func TestNeeds(t *testing.T) {
+	count := &counting{Backend: ref.New()}
+	t.Run("logits", func(t *testing.T) { needsOn(t, count, count) })
+	count = &counting{Backend: ref.New()}
+	t.Run("no logits", func(t *testing.T) { needsOn(t, count, scoring{count, count.Backend.(kernels.Scorer)}) })
+}
+
+func needsOn(t *testing.T, count *counting, be kernels.Backend) {
 	for _, arch := range []string{"qwen2", "qwen3", "llama"} {
 		for _, full := range []bool{false, true} {
 			for _, size := range []model.Size{
@@ -31,7 +44,6 @@ func TestNeeds(t *testing.T) {
 				{Tokens: 20, Sequences: 5, Wanted: 20, Slice: 20, Keep: 1},
 				{Tokens: 20, Sequences: 5, Wanted: 20, Keep: 100},
 			} {
-				be := &counting{Backend: ref.New()}
 				src := modeltest.Tiny(arch, 1)
 				dec, err := model.Load(be, src.Config, src, model.Options{Train: full})
 				if err != nil {
@@ -57,7 +69,7 @@ func TestNeeds(t *testing.T) {
 				for _, n := range needs {
 					want += n.Bytes
 				}
-				be.bytes = 0
+				count.bytes = 0
 				l, err := New(dec, ad, nil, size, Optimizer{})
 				if err != nil {
 					t.Fatal(err)
@@ -65,8 +77,8 @@ func TestNeeds(t *testing.T) {
 				if full {
 					want += 4 * int64(len(l.params)) // sums of squares
 				}
-				if be.bytes != want {
-					t.Errorf("%s full=%v %+v: New took %d bytes, Needs said %d (%v)", arch, full, size, be.bytes, want, needs)
+				if count.bytes != want {
+					t.Errorf("%s full=%v %+v: New took %d bytes, Needs said %d (%v)", arch, full, size, count.bytes, want, needs)
 				}
 			}
 		}
@@ -76,7 +88,7 @@ func TestNeeds(t *testing.T) {
 // Spend stays within what it is given, and takes all there is to take when that is enough.
 func TestSpend(t *testing.T) {
 	src := modeltest.Tiny("qwen3", 1)
-	dec, err := model.Load(ref.New(), src.Config, src, model.Options{})
+	dec, err := model.Load(&counting{Backend: ref.New()}, src.Config, src, model.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,7 +32,7 @@ func (d *Device) LogProbGrad(dlogits, logits, lse, ids, coef k.Tensor, dist k.Di
 	need(scores(logits, dist, lse, coef) && like(logits, dlogits) && column(ids, k.I32, logits.Rows),
 		"LogProbGrad", dlogits, logits, lse, ids, coef, dist.Temperature, dist.Mask)
 	d.op(opLogProbGrad, "logprob_grad").out(dlogits).in(logits).in(lse).in(ids).in(coef).in(dist.Temperature).in(dist.Mask).
-		ints(logits.Rows, logits.Cols).run(rowsAndColumns(logits.Rows, logits.Cols), 256)
+		ints(logits.Rows, logits.Cols, 0, logits.Cols).run(rowsAndColumns(logits.Rows, logits.Cols), 256)
 }
 
 func (d *Device) SumRows(out, x k.Tensor) {

@@ -39,6 +39,8 @@ type Device struct {
 
 	fault   uint64 // the address of the fault word
 	scratch memory
+	scores  memory // scratch memory of Score and ScoreGrad, which use scratch too
+	part    memory // some rows of a weight
 	post    post
 
 	mostShared int  // bytes of shared memory that a block can have
@@ -57,6 +59,7 @@ var (
 	_ k.Backend    = (*Device)(nil)
 	_ k.Capturer   = (*Device)(nil)
 	_ k.BothReader = (*Device)(nil)
+	_ k.Scorer     = (*Device)(nil)
 )
 
 // A kernel is a loaded one.

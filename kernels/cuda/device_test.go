@@ -128,6 +128,8 @@ func TestNothingAllocated(t *testing.T) {
 		d.Attention(y, k.Tensor{}, x, cache, cache, a)
 		d.SwiGLU(x, x, y)
 		d.Sample(ids, lp, x, lp, k.Dist{})
+		d.Score(lp, lp, k.Tensor{}, x, w, ids, k.Dist{})
+		d.ScoreGrad(y, x, w, lp, ids, lp, k.Dist{})
 		if err := d.Read(raw[:32], lp); err != nil {
 			t.Fatal(err)
 		}
@@ -236,6 +238,10 @@ func everyOperation(d *Device, n int) {
 		d.Linear(f(n, 33), f(n, 70), w, k.Tensor{})
 		d.Linear(f(n, 33), f(n, 70), w, f(1, 33))
 		d.LinearGrad(f(n, 70), f(n, 33), w)
+		for _, dist := range []k.Dist{{}, {Temperature: f(n, 1), Mask: d.New(k.I32, n, 2)}} {
+			d.Score(f(n, 1), f(n, 1), k.Tensor{}, f(n, 70), w, i(n), dist)
+			d.ScoreGrad(f(n, 70), f(n, 70), w, f(n, 1), i(n), f(n, 1), dist)
+		}
 		d.Unload(w)
 	}
 	x, y, z := f(n, 64), f(n, 64), f(n, 64)

@@ -89,7 +89,7 @@ func (d *Device) LogProb(lp, lse, logits, ids k.Tensor, dist k.Dist) {
 	need(scores(logits, dist, lp, lse) && column(ids, k.I32, logits.Rows),
 		"LogProb", lp, lse, logits, ids, dist.Temperature, dist.Mask)
 	d.op(opLogProb, "logprob").out(lp).out(lse).in(logits).in(ids).in(dist.Temperature).in(dist.Mask).ints(logits.Cols).
-		shared(4*ceil(logits.Cols, idBlock)).run(line(logits.Rows), 32*warps(logits.Cols))
+		shared(16*ceil(logits.Cols, idBlock)).run(line(logits.Rows), 32*warps(logits.Cols))
 }
 
 func (d *Device) Entropy(h, logits, lse k.Tensor, dist k.Dist) {
@@ -102,5 +102,5 @@ func (d *Device) Sample(ids, lp, logits, uniform k.Tensor, dist k.Dist) {
 	need(scores(logits, dist, lp, uniform) && column(ids, k.I32, logits.Rows),
 		"Sample", ids, lp, logits, uniform, dist.Temperature, dist.Mask)
 	d.op(opSample, "sample").out(ids).out(lp).in(logits).in(uniform).in(dist.Temperature).in(dist.Mask).ints(logits.Cols).
-		shared(4*ceil(logits.Cols, idBlock)).run(line(logits.Rows), 32*warps(logits.Cols))
+		shared(16*ceil(logits.Cols, idBlock)).run(line(logits.Rows), 32*warps(logits.Cols))
 }

@@ -39,11 +39,13 @@ const (
 	opLoad
 	opWrite
 	opRead
+	opScore
+	opScoreGrad
 )
 
 var opNames = [...]string{"Fill", "Copy", "Embed", "Gather", "Scatter", "RMSNorm", "RoPE", "Linear", "MatMul", "Attention", "SwiGLU",
 	"Add", "LogProb", "Entropy", "Sample", "RMSNormGrad", "LinearGrad", "AttentionGrad", "SwiGLUGrad", "LogProbGrad", "SumRows",
-	"ScatterAdd", "SumSquares", "AdamW", "Load", "Write", "Read"}
+	"ScatterAdd", "SumSquares", "AdamW", "Load", "Write", "Read", "Score", "ScoreGrad"}
 
 func (o opcode) String() string { return opNames[o] }
 

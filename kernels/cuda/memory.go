@@ -175,19 +175,22 @@ func (d *Device) rowsOf(w k.Weight) k.Tensor {
 
 // space returns scratch memory, which holds until the next operation asks for some. It grows to what is
 // asked for and is kept.
-func (d *Device) space(bytes int) uint64 {
-	if d.err != nil || bytes <= d.scratch.bytes {
-		return d.scratch.at
+func (d *Device) space(bytes int) uint64 { return d.grow(&d.scratch, bytes) }
+
+// grow makes m of at least so many bytes, and returns where it is.
+func (d *Device) grow(m *memory, bytes int) uint64 {
+	if d.err != nil || bytes <= m.bytes {
+		return m.at
 	}
 	if d.recording && !d.dry {
 		d.fail(fmt.Errorf("cuda: scratch memory of %d bytes is asked for while a graph is recorded", bytes))
 		return 0
 	}
 	if !d.recorded { // a graph keeps the addresses it was recorded with
-		d.release(&d.scratch)
+		d.release(m)
 	}
-	d.scratch = *d.allocate("scratch", max(2*bytes, 1<<16))
-	return d.scratch.at
+	*m = *d.allocate("scratch", max(2*bytes, 1<<16))
+	return m.at
 }
 
 func (d *Device) Copy(dst, src k.Tensor) {

@@ -42,10 +42,14 @@ var mutations = []mutation{
 	{"no barrier before the sum of warps", "rmsnorm", barrier, 0, "", playNorm, race},
 	{"no barrier before the pieces are joined", "squares_join", barrier, 0, "", playSquares, race},
 	{"a warp's sum misses half its lanes", "rmsnorm_v1", `mov\.u32(\s+%r\d+, )16;`, 0, "mov.u32${1}8;", playNorm, otherAnswer},
-	{"no barrier after the maximum", "sample", barrier, 0, "", playSample, race},
-	{"no barrier before the blocks are added", "sample", barrier, 1, "", playSample, unwritten},
+	{"no barrier after the blocks' parts", "sample", barrier, 0, "", playSample, race},
+	{"no barrier before the blocks are added", "sample", barrier, 1, "", playSample, race},
 	{"no barrier after the total", "sample", barrier, 2, "", playSample, unwritten},
 	{"the mask's bit is of the next id", "logprob", `(and\.b32\s+%r\d+, %r\d+, )31;`, 0, "${1}30;", playSample, otherAnswer},
+	{"the largest score of half the lanes", "score_parts", `mov\.u32(\s+%r\d+, )4;`, 0, "mov.u32${1}8;", playScore, otherAnswer},
+	{"a tile's sum by another tree", "score_parts", `mov\.u32(\s+%r\d+, )4;`, 1, "mov.u32${1}2;", playScore, otherAnswer},
+	{"an id after the last", "score_parts", `setp\.ge\.s32(\s+%p\d+, %r\d+, %r\d+;)`, 2, "setp.gt.s32${1}", playScore, otherAnswer},
+	{"no barrier before parts are added", "score_join", barrier, 0, "", playScore, race},
 	{"one column too many", "add", `setp\.ge\.s32`, 0, "setp.gt.s32", playRows, race},
 	{"one row too many", "add", `setp\.lt\.s32`, 0, "setp.le.s32", playRows, bounds},
 	{"an index at the table's end is taken", "gather", `setp\.lt\.s32(\s+%p8)`, 0, "setp.le.s32${1}", playRows, otherAnswer},
@@ -191,6 +195,25 @@ func playSample(t *testing.T, d *Device) ([]byte, error) {
 	d.LogProb(lp, lse, x, ids, k.Dist{Mask: mask})
 	scored, err := answer(d, lp, lse)
 	return append(all, scored...), err
+}
+
+func playScore(t *testing.T, d *Device) ([]byte, error) { return score(d, 3, 1200, 40) }
+
+// score goes through a bf16 head, forward and backward.
+func score(d *Device, rows, vocab, in int) ([]byte, error) {
+	g, raw, ids := source(), make([]byte, 0, 2*vocab*in), make([]int32, rows)
+	for range vocab * in {
+		raw = append(raw, floatBytes([]float32{float32(g.NormFloat64())})[2:]...)
+	}
+	for i := range ids {
+		ids[i] = int32(g.IntN(vocab))
+	}
+	w, x, id := d.Load(k.Format{Type: k.BF16}, vocab, in, raw), random(d, g, rows, in), column32(d, ids...)
+	coef, dx := random(d, g, rows, 1), random(d, g, rows, in)
+	lp, lse, h := d.New(k.F32, rows, 1), d.New(k.F32, rows, 1), d.New(k.F32, rows, 1)
+	d.Score(lp, lse, h, x, w, id, k.Dist{})
+	d.ScoreGrad(dx, x, w, lse, id, coef, k.Dist{})
+	return answer(d, lp, lse, h, dx)
 }
 
 func playRows(t *testing.T, d *Device) ([]byte, error) {

@@ -19,7 +19,10 @@ type Device struct {
 	err  error      // the first failure since the last Read or Sync
 }
 
-var _ k.Backend = (*Device)(nil)
+var (
+	_ k.Backend = (*Device)(nil)
+	_ k.Scorer  = (*Device)(nil)
+)
 
 // New returns a device.
 func New() *Device { return &Device{} }

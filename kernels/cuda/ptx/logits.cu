@@ -1,98 +1,58 @@
-// logits: what is asked of a row's distribution, softmax(logits / temperature) over the allowed ids:
-// LogProb, Entropy, Sample and LogProbGrad. A block has a row; a warp sums a block of 1024 ids at a time, and the
-// sums of these are added from id 0 on in double, so the number of warps changes no bit.
+// logits: what is asked of a row's distribution: LogProb, Entropy, Sample and LogProbGrad. A block has a row; its warps
+// sum blocks of ids side by side, in the order of dist.h, so that the number of warps changes no bit, and the row is
+// read once for its sum.
 // Sample is the inverse of the distribution function, in the definition of kernels.Forward.
-#include "gpu.h"
+#include "dist.h"
 
-#define IDS 1024
-
-struct Row {
-  const float* x;
-  const u32* mask;  // bit id%32 of word id/32 allows id; 0: all
-  int vocab;
-  float a;  // 1 / temperature
-  bool greedy;
+// The dynamic shared memory of a row's block: a double and two floats a block of ids.
+struct Parts {
+  double* shares;
+  float *largest, *sums;
 };
 
-GPU Row row_of(const float* x, int xs, const float* temperature, int ts, const u32* mask, int ms, int vocab, int i) {
-  Row r;
-  r.x = x + (size_t)i * xs;
-  r.mask = mask ? mask + (size_t)i * ms : 0;
-  r.vocab = vocab;
-  float t = temperature ? temperature[(size_t)i * ts] : 1.f;
-  r.greedy = t == 0.f;
-  r.a = r.greedy ? 1.f : 1.f / t;
-  return r;
+GPU Parts parts_in(double* space, int vocab) {
+  int blocks = (vocab + IDS - 1) / IDS;
+  float* f = (float*)(space + blocks);
+  return Parts{space, f, f + blocks};
 }
 
-GPU bool allowed(const Row& r, int id) { return !r.mask || (r.mask[id / 32] >> (id % 32) & 1); }
-
-// The largest score, in all threads. part is a float a warp.
-GPU float largest(const Row& r, float* part) {
-  float m = -INFINITY;
-  for (int id = threadIdx.x; id < r.vocab; id += blockDim.x)
-    if (allowed(r, id)) m = fmaxf(m, r.x[id] * r.a);
-  m = warp_max(m);
-  if (lane_id() == 0) part[warp_id()] = m;
-  __syncthreads();
-  for (int i = 0; i < blockDim.x / 32; i++) m = fmaxf(m, part[i]);
-  return m;
-}
-
-GPU float weight(const Row& r, int id, float m) { return allowed(r, id) ? exp32(fmaf(r.x[id], r.a, -m)) : 0.f; }
-
-// Fills sums with the sum of each block of ids, and returns their total in all threads.
-GPU double total_of(const Row& r, float m, float* sums, double* total) {
+// Fills p with the parts of each block of ids and with their shares of the total, which it returns in all threads, as
+// it does m, the largest score.
+GPU double total_of(const Row& r, Parts p, float& m, double* total) {
   int blocks = (r.vocab + IDS - 1) / IDS;
   for (int b = warp_id(); b < blocks; b += blockDim.x / 32) {
-    float s = 0;
-    for (int id = b * IDS + lane_id(); id < (b + 1) * IDS && id < r.vocab; id += 32) s += weight(r, id, m);
-    s = warp_sum(s);
-    if (lane_id() == 0) sums[b] = s;
+    Part part = part_of<false>(r, b);
+    if (lane_id() == 0) p.largest[b] = part.m, p.sums[b] = part.s;
   }
+  __syncthreads();
+  m = -INFINITY;
+  for (int b = 0; b < blocks; b++) m = fmaxf(m, p.largest[b]);
+  for (int b = threadIdx.x; b < blocks; b += blockDim.x) p.shares[b] = share(Part{p.largest[b], p.sums[b], 0}, m);
   __syncthreads();
   if (threadIdx.x == 0) {
     double t = 0;
-    for (int b = 0; b < blocks; b++) t += (double)sums[b];
+    for (int b = 0; b < blocks; b++) t += p.shares[b];
     *total = t;
   }
   __syncthreads();
   return *total;
 }
 
-GPU bool finite(float m, double lse) { return fabsf(m) < INFINITY && lse - lse == 0; }
-
-GPU float log_prob(const Row& r, int id, double lse) { return (float)((double)r.x[id] * (double)r.a - lse); }
-
-// Whether id can be scored; else it is a failure of row i.
-GPU bool scorable(const Row& r, int id, u64* fault, u32 tag, int i) {
-  if (id < 0 || id >= r.vocab) {
-    fail(fault, tag, i, OUTSIDE);
-    return false;
-  }
-  if (!allowed(r, id)) {
-    fail(fault, tag, i, FORBIDDEN);
-    return false;
-  }
-  return true;
-}
-
 KERNEL(512) logprob(float* lp, int ls, float* lse, int es, const float* x, int xs, const int* ids, int is, const float* temperature, int ts,
                     const u32* mask, int ms, int vocab, u64* fault, u32 tag) {
-  extern __shared__ float sums[];
-  __shared__ float part[16];
+  extern __shared__ double space[];
   __shared__ double total;
   if (stopped(fault, tag)) return;
   int i = blockIdx.x;
   Row r = row_of(x, xs, temperature, ts, mask, ms, vocab, i);
-  float m = largest(r, part);
-  double l = (double)m + log64(total_of(r, m, sums, &total));
+  float m;
+  double t = total_of(r, parts_in(space, vocab), m, &total), l = (double)m + log64(t);
   if (threadIdx.x) return;
   int id = ids[(size_t)i * is];
   if (!finite(m, l)) {
     fail(fault, tag, i, NOT_FINITE);
-  } else if (scorable(r, id, fault, tag, i)) {
-    lp[(size_t)i * ls] = log_prob(r, id, l);
+  } else if (scorable(r.mask, vocab, id, fault, tag, i)) {
+    lp[(size_t)i * ls] = log_prob(r.x[id], r.a, l);
     lse[(size_t)i * es] = (float)l;
   }
 }
@@ -107,8 +67,8 @@ KERNEL(256) entropy(float* h, int hs, const float* x, int xs, const float* lse, 
   float s = 0, l = lse[(size_t)i * es];
   for (int id = threadIdx.x; id < vocab; id += 256) {
     float lp = fmaf(r.x[id], r.a, -l);
-    if (allowed(r, id) && lp > -INFINITY) s = fmaf(exp32(lp), -lp, s);  // p log p is 0 there
-    if (allowed(r, id) && lp != lp) s = lp;
+    if (allowed(r.mask, id) && lp > -INFINITY) s = fmaf(exp32(lp), -lp, s);  // p log p is 0 there
+    if (allowed(r.mask, id) && lp != lp) s = lp;
   }
   s = block_sum<8>(s, part);
   if (threadIdx.x == 0) h[(size_t)i * hs] = s;
@@ -118,7 +78,7 @@ KERNEL(256) entropy(float* h, int hs, const float* x, int xs, const float* lse, 
 GPU int arg_largest(const Row& r, float m, int* best) {
   int at = r.vocab;
   for (int id = threadIdx.x; id < r.vocab && at == r.vocab; id += blockDim.x)
-    if (allowed(r, id) && r.x[id] * r.a == m) at = id;
+    if (allowed(r.mask, id) && r.x[id] * r.a == m) at = id;
   for (int o = 16; o; o >>= 1) at = min(at, __shfl_xor_sync(FULL, at, o));
   if (lane_id() == 0) best[warp_id()] = at;
   __syncthreads();
@@ -127,17 +87,17 @@ GPU int arg_largest(const Row& r, float m, int* best) {
 }
 
 // The id at uniform u, in thread 0. The last id of a block that has a probability gets what is left of it.
-GPU int drawn(const Row& r, float m, float u, double total, const float* sums, float* probs, int* block, double* before) {
+GPU int drawn(const Row& r, float m, float u, double total, Parts p, float* probs, int* block, double* before) {
   double goal = (double)u * total;
   if (threadIdx.x == 0) {
     int at = 0;
     double from = 0, cum = 0;
     for (int b = 0; b < (r.vocab + IDS - 1) / IDS; b++) {
-      if (sums[b] > 0) {
+      if (p.shares[b] > 0) {
         at = b;
         from = cum;
       }
-      cum += (double)sums[b];
+      cum += p.shares[b];
       if (cum > goal) break;
     }
     *block = at;
@@ -145,15 +105,16 @@ GPU int drawn(const Row& r, float m, float u, double total, const float* sums, f
   }
   __syncthreads();
   int lo = *block * IDS, n = min(IDS, r.vocab - lo);
-  for (int j = threadIdx.x; j < n; j += blockDim.x) probs[j] = weight(r, lo + j, m);
+  float most = p.largest[*block];
+  for (int j = threadIdx.x; j < n; j += blockDim.x)
+    probs[j] = allowed(r.mask, lo + j) ? exp32(fmaf(r.x[lo + j], r.a, -reference(most))) : 0.f;
   __syncthreads();
   int last = 0;
   if (threadIdx.x == 0) {
-    double cum = *before;
+    double cum = *before, scale = exp32(most - m);
     for (int j = 0; j < n; j++) {
-      float p = probs[j];
-      if (p > 0) last = j;
-      cum += (double)p;
+      if (probs[j] > 0) last = j;
+      cum += (double)probs[j] * scale;
       if (cum > goal) break;
     }
   }
@@ -162,43 +123,42 @@ GPU int drawn(const Row& r, float m, float u, double total, const float* sums, f
 
 KERNEL(512) sample(int* ids, int is, float* lp, int ls, const float* x, int xs, const float* uniform, int us, const float* temperature,
                    int ts, const u32* mask, int ms, int vocab, u64* fault, u32 tag) {
-  extern __shared__ float sums[];
-  __shared__ float probs[IDS], part[16];
+  extern __shared__ double space[];
+  __shared__ float probs[IDS];
   __shared__ double total, before;
   __shared__ int best[16], block;
   if (stopped(fault, tag)) return;
   int i = blockIdx.x;
   Row r = row_of(x, xs, temperature, ts, mask, ms, vocab, i);
-  float m = largest(r, part);
-  double t = total_of(r, m, sums, &total), l = (double)m + log64(t);
+  Parts p = parts_in(space, vocab);
+  float m;
+  double t = total_of(r, p, m, &total), l = (double)m + log64(t);
   if (!finite(m, l)) {
     if (threadIdx.x == 0) fail(fault, tag, i, NOT_FINITE);
     return;
   }
-  int id = r.greedy ? arg_largest(r, m, best) : drawn(r, m, uniform[(size_t)i * us], t, sums, probs, &block, &before);
+  int id = r.greedy ? arg_largest(r, m, best) : drawn(r, m, uniform[(size_t)i * us], t, p, probs, &block, &before);
   if (threadIdx.x) return;
   ids[(size_t)i * is] = id;
-  lp[(size_t)i * ls] = log_prob(r, id, l);
+  lp[(size_t)i * ls] = log_prob(r.x[id], r.a, l);
 }
 
-// dlogits = coef·(1[id] - softmax)/temperature, 0 where the mask forbids. dlogits may be logits.
+// dlogits = coef·(1[id] - softmax)/temperature, 0 where the mask forbids, of columns first … first+cols-1 of the logits,
+// which x and d have alone. dlogits may be logits.
 KERNEL(256) logprob_grad(float* d, int ds, const float* x, int xs, const float* lse, int es, const int* ids, int is, const float* coef,
-                         int cs, const float* temperature, int ts, const u32* mask, int ms, int rows, int vocab, u64* fault, u32 tag) {
+                         int cs, const float* temperature, int ts, const u32* mask, int ms, int rows, int cols, int first, int vocab,
+                         u64* fault, u32 tag) {
   if (stopped(fault, tag)) return;
   int j = blockIdx.x * 256 + threadIdx.x;
   for (int i = blockIdx.y; i < rows; i += gridDim.y) {
     Row r = row_of(x, xs, temperature, ts, mask, ms, vocab, i);
     int id = ids[(size_t)i * is];
-    if (id < 0 || id >= vocab || !allowed(r, id)) {
-      if (j == 0) scorable(r, id, fault, tag, i);
+    if (id < 0 || id >= vocab || !allowed(r.mask, id)) {
+      if (j == 0) scorable(r.mask, vocab, id, fault, tag, i);
       continue;
     }
-    if (j >= vocab) continue;
-    float c = coef[(size_t)i * cs] * r.a, g = 0;
-    if (allowed(r, j)) {
-      float p = exp32(fmaf(r.x[j], r.a, -lse[(size_t)i * es]));
-      g = j == id ? fmaf(p, -c, c) : p * -c;
-    }
-    d[(size_t)i * ds + j] = g;
+    if (j >= cols) continue;
+    float c = coef[(size_t)i * cs] * r.a, l = lse[(size_t)i * es];
+    d[(size_t)i * ds + j] = allowed(r.mask, first + j) ? gradient(r.x[j], r.a, l, c, first + j == id) : 0.f;
   }
 }

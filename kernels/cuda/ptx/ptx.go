@@ -5,7 +5,7 @@
 // give the same. None has been timed: no GPU was at hand.
 //
 // `make ptx` compiles them, `make ptx-check` fails when one is stale or a kernel spills. The sources
-// include nothing but gpu.h, which says the rules they keep, and hopper.h.
+// include nothing but gpu.h, which says the rules they keep, hopper.h and dist.h.
 package ptx
 
 import (
@@ -39,10 +39,15 @@ func Hopper(module string) bool { return strings.HasSuffix(module, "90") }
 
 // Headers are the files that a module's source includes, by way of others or itself.
 func Headers(module string) []string {
+	names := []string{"gpu.h"}
 	if Hopper(module) {
-		return []string{"gpu.h", "hopper.h"}
+		names = append(names, "hopper.h")
 	}
-	return []string{"gpu.h"}
+	switch module {
+	case "logits", "score", "head90":
+		names = append(names, "dist.h")
+	}
+	return names
 }
 
 // Text is the PTX of a module.
