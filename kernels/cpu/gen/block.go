@@ -25,12 +25,28 @@ func (b blocked) size() int {
 	return b.quants + 64
 }
 
-// prefetch is the instruction: the next panel of bytes goes to the second cache, which has room for it.
-func (b blocked) prefetch() string {
+// farRows is the most rows of which nibbles are asked for far ahead, into the second cache; with more, arithmetic takes
+// so long that they come into the nearest in time from nearby. Bytes, twice as many, go to the second cache always.
+const farRows = 8
+
+// prefetch asks for what comes as long after the block as DX is after DI.
+func (a *assembly) prefetch(b blocked) {
 	if b.nibbles {
-		return "PREFETCHT0"
+		a.op("CMPQ R9, $%d", farRows)
+		a.op("JA   near")
 	}
-	return "PREFETCHT1"
+	for i := range b.size() / 64 {
+		a.op("PREFETCHT1 %d(DX)", 64*i)
+	}
+	if !b.nibbles {
+		return
+	}
+	a.op("JMP  asked")
+	a.label("near")
+	for i := range b.size() / 64 {
+		a.op("PREFETCHT0 %d(DI)", 4096+64*i)
+	}
+	a.label("asked")
 }
 
 // blockDots writes, for each type, the sums of blocks of a panel with rows of rounded x. DI is the block, DX
@@ -47,9 +63,7 @@ func (a *assembly) blockDots() {
 		a.op("MOVQ 80(AX), DX")
 		a.nibbleMask(b)
 		a.label("block")
-		for i := range b.size() / 64 {
-			a.op("%s %d(DX)", b.prefetch(), 64*i)
-		}
+		a.prefetch(b)
 		a.integers(b)
 		a.op("VCVTPH2PS %d(DI), Z0", b.quants)
 		a.op("VCVTPH2PS %d(DI), Z1", b.quants+32)

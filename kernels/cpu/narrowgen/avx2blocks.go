@@ -3,8 +3,7 @@ package main
 import "math"
 
 // In all of these AX is the argument, DI the panel's block, BX how far into a group the eight lanes are, R15 half of it.
-// In dots SI is x's block, R8 the sums, CX the blocks left, R9 the rows, R10 the bytes to x's next block, DX what is
-// prefetched, R11 to R13 a row's record, its sums and the rows left, R14 the high nibbles of Q8.
+// In dots SI is x's block, R8 the sums, CX the blocks left, R9 the rows, R10 the bytes to x's next block, R11 to R13 a row's record, its sums and the rows left, R14 the high nibbles of Q8.
 
 // dots prints a panel's sums with rows of rounded x. Y8 … Y15 are the integers of eight lanes, or their low nibbles;
 // Y6 their scales and Y7 their minima.
@@ -15,7 +14,7 @@ func (t *avx2) dots(b blocked) {
 	}
 	t.function("dots"+b.name+"Lanes", frame, 8)
 	t.p("MOVQ t+0(FP), AX")
-	for _, load := range []string{"0(AX), DI", "8(AX), SI", "16(AX), R8", "24(AX), CX", "32(AX), R9", "40(AX), R10", "80(AX), DX"} {
+	for _, load := range []string{"0(AX), DI", "8(AX), SI", "16(AX), R8", "24(AX), CX", "32(AX), R9", "40(AX), R10"} {
 		t.p("MOVQ %s", load)
 	}
 	t.p("VPCMPEQW Y4, Y4, Y4")
@@ -26,7 +25,7 @@ func (t *avx2) dots(b blocked) {
 	}
 	t.label("block")
 	for i := range b.size() / 64 {
-		t.p("PREFETCHT0 %d(DX)", 64*i)
+		t.p("PREFETCHT0 %d(DI)", 4096+64*i)
 	}
 	t.p("XORQ BX, BX")
 	t.label("part")
@@ -48,7 +47,6 @@ func (t *avx2) dots(b blocked) {
 	t.p("JNZ row")
 	t.nextPart()
 	t.p("ADDQ $%d, DI", b.size())
-	t.p("ADDQ $%d, DX", b.size())
 	t.p("ADDQ R10, SI")
 	t.p("DECQ CX")
 	t.p("JNZ block")
