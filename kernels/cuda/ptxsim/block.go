@@ -66,8 +66,10 @@ func (b *block) begin(number int) {
 	b.at = [3]int{number % b.grid[0], number / b.grid[0] % b.grid[1], number / b.grid[0] / b.grid[1]}
 	b.steps, b.failed, b.turn, b.events = b.mostSteps, nil, -1, 1
 	b.barriers = [16]meeting{}
-	poison(b.shared.bytes)
-	b.shared.ready(len(b.shared.bytes), b.kernel.grainShared, b.stamp)
+	if !b.survey {
+		poison(b.shared.bytes)
+		b.shared.ready(len(b.shared.bytes), b.kernel.grainShared, b.stamp)
+	}
 	b.agentsFrom = 32 * len(b.warps)
 	nothing := make([]uint32, b.agentsFrom)
 	if b.kernel.agents {

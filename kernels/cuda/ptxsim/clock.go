@@ -25,6 +25,9 @@ type signal struct {
 
 // give adds to s what the lanes know, and what they have done themselves; what they do from now on is later.
 func (s *signal) give(w *warp, lanes uint32) {
+	if w.block.survey {
+		return
+	}
 	for m := lanes; m != 0; m &= m - 1 {
 		l := bits.TrailingZeros32(m) & 31
 		k := w.known[l]

@@ -12,6 +12,7 @@ import (
 type Counts struct {
 	Kernel        string
 	Launch        driver.Launch
+	Blocks        int          // that were run, and are counted
 	Issued        [classes]int // instructions of warps; those that wait and look again are counted each time
 	Lanes         [classes]int // the threads that they were for
 	Flops         int          // f32 operations of threads: a fused multiply-add is two

@@ -211,3 +211,39 @@ func TestNoCounts(t *testing.T) {
 		t.Error("it counts")
 	}
 }
+
+// What a surveying device counts is what another one does: of a kernel with tiles, products and barriers whole, and of a grid in
+// blocks at equal distances.
+func TestSurvey(t *testing.T) {
+	y := laying{128, false}
+	image := make([]byte, wgImage)
+	text := wgText(strings.NewReplacer("$A", fmt.Sprint(y.describe(0, 64)), "$B", fmt.Sprint(y.describe(8192, wgColumns)), "$T", "0, 0").Replace(wgKernel))
+	for _, blocks := range []int{1, 8} {
+		var both [2]Counts
+		for i, survey := range []bool{false, true} {
+			r := newRig(t, Options{Survey: survey, Count: func(c Counts) { both[i] = c }}, strings.Replace(text, "mov.u32 %r3, dyn;", "mov.u32 %r3, %ctaid.x;\nshl.b32 %r3, %r3, 14;\ncvt.u64.u32 %rd6, %r3;\nadd.s64 %rd2, %rd2, %rd6;\nmov.u32 %r3, dyn;", 1))
+			r.Survey(4)
+			if err := r.launch(blocks, 128, wgImage, r.memory(image), r.memory(make([]byte, blocks*128*128)), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		full, part := both[0], both[1]
+		if full.Blocks != blocks || part.Blocks != min(blocks, 4) {
+			t.Fatalf("%d and %d blocks of %d", full.Blocks, part.Blocks, blocks)
+		}
+		n := blocks / part.Blocks
+		for class := range Classes {
+			part.Issued[class] *= n
+			part.Lanes[class] *= n
+		}
+		part.Flops, part.Barriers, part.Blocks = n*part.Flops, n*part.Barriers, n*part.Blocks
+		part.Shared = Waves{n * part.Shared.Least, n * part.Shared.Conflicts}
+		part.Read.Requests, part.Read.Useful, part.Read.Bytes = n*part.Read.Requests, n*part.Read.Useful, n*part.Read.Bytes
+		part.Written = Traffic{n * part.Written.Requests, n * part.Written.Useful, n * part.Written.Bytes, n * part.Written.Distinct}
+		p := &part.Products
+		p.Group, p.Flops, p.Bytes, p.Operands = n*p.Group, n*p.Flops, n*p.Bytes, Waves{n * p.Operands.Least, n * p.Operands.Conflicts}
+		if part != full {
+			t.Errorf("of %d blocks:\n%+v, want\n%+v", blocks, part, full)
+		}
+	}
+}

@@ -39,6 +39,8 @@ type Device struct {
 	launchCount, blockCount uint32
 	mostSteps               int // instructions of warps that a block can take
 	count                   func(Counts)
+	survey                  bool
+	surveyed                int // blocks that run of a launch, 0: all
 
 	messages map[uint64]heard // of the launch, by the address of an atomic operation
 
@@ -55,6 +57,10 @@ type Options struct {
 	// Count, if it is not nil, is called after each launch that did not fail. To count takes time: it is for
 	// predictions, and for tests of what a kernel moves.
 	Count func(Counts)
+	// Survey makes a device that is for counting launches of real sizes: it checks no order between threads, tensor maps
+	// and matrix units move no numbers, and of a large launch it runs some blocks alone (see Survey). What it computes is
+	// wrong; what it counts is right where neither addresses nor branches depend on that.
+	Survey bool
 	// Multiprocessors is how many the device says it has, 1 if it is 0.
 	Multiprocessors int
 }
@@ -64,9 +70,13 @@ func New(o Options) *Device {
 	if o.Capability == 0 {
 		o.Capability = 90
 	}
-	return &Device{order: o.Order, capability: o.Capability, pinned: map[*byte]bool{}, mostSteps: 1 << 26, count: o.Count,
+	return &Device{order: o.Order, capability: o.Capability, pinned: map[*byte]bool{}, mostSteps: 1 << 26, count: o.Count, survey: o.Survey,
 		multiprocessors: max(o.Multiprocessors, 1)}
 }
+
+// Survey lets a surveying device run so many blocks of each launch, which stand at equal distances, or all of them
+// where n is 0.
+func (d *Device) Survey(n int) { d.surveyed = n }
 
 func (d *Device) Name() string { return fmt.Sprintf("simulated sm_%d", d.capability) }
 func (d *Device) Bind() error  { return nil }

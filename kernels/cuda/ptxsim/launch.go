@@ -96,7 +96,14 @@ func (d *Device) runGrid(k *kernel, grid, size [3]int, l driver.Launch, params [
 		b.tally = newTally(k, l)
 	}
 	n := grid[0] * grid[1] * grid[2]
-	for i := range n {
+	run := n
+	if d.survey && d.surveyed > 0 {
+		run = min(n, d.surveyed)
+	}
+	for i := range run {
+		if run < n {
+			i = int((float64(i) + 0.5) * float64(n) / float64(run))
+		}
 		if d.order == LastFirst {
 			i = n - 1 - i
 		}
@@ -107,6 +114,7 @@ func (d *Device) runGrid(k *kernel, grid, size [3]int, l driver.Launch, params [
 		}
 	}
 	if b.tally != nil {
+		b.tally.Blocks = run
 		d.count(b.tally.sum(k))
 	}
 	return nil

@@ -120,9 +120,10 @@ func (w *warp) begin(p pending, lane int) bool {
 	if b == nil || !w.observe(b, off, p.all, writing, lane) {
 		return false
 	}
-	s := &b.shadow
-	for g := off >> s.grain; g < (off+uint64(p.all)+1<<s.grain-1)>>s.grain; g++ {
-		s.cells[g].async = true
+	if s := &b.shadow; !w.block.survey {
+		for g := off >> s.grain; g < (off+uint64(p.all)+1<<s.grain-1)>>s.grain; g++ {
+			s.cells[g].async = true
+		}
 	}
 	poison(b.bytes[off : off+uint64(p.all)])
 	if w.source(&p, lane); w.block.failed != nil {
@@ -135,9 +136,10 @@ func (w *warp) begin(p pending, lane int) bool {
 // finish brings the bytes of a copy that has been waited for.
 func (w *warp) finish(p *pending, lane int) bool {
 	b, off := &w.block.shared, uint64(uint32(p.to))
-	s := &b.shadow
-	for g := off >> s.grain; g < (off+uint64(p.all)+1<<s.grain-1)>>s.grain; g++ {
-		s.cells[g].async, s.cells[g].time = false, w.time[lane]
+	if s := &b.shadow; !w.block.survey {
+		for g := off >> s.grain; g < (off+uint64(p.all)+1<<s.grain-1)>>s.grain; g++ {
+			s.cells[g].async, s.cells[g].time = false, w.time[lane]
+		}
 	}
 	to := b.bytes[off : off+uint64(p.all)]
 	clear(to)

@@ -130,7 +130,11 @@ func multiplyMatrices(c *compiler) {
 		t.Products.Warp++
 		t.Products.Flops += 2 * 16 * 8 * 16
 	}
-	c.collective(everyLane, func(w *warp, lanes uint32) { w.multiply(s, D, A, B, C) })
+	c.collective(everyLane, func(w *warp, lanes uint32) {
+		if !w.block.survey {
+			w.multiply(s, D, A, B, C)
+		}
+	})
 }
 
 func (w *warp) multiply(s small, D, A, B, C [4]int) {

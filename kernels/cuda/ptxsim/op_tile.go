@@ -192,6 +192,12 @@ func (w *warp) loadTile(m *moved, bar *mbarrier, lane int) {
 	if !w.aligned(m, lane) {
 		return
 	}
+	if w.block.survey {
+		bar.copied = bar.phase + 1
+		bar.bytes -= m.bytes()
+		bar.turn(w.block)
+		return
+	}
 	sh := &w.block.shared
 	ok := m.pieces(func(to, from uint64, inside int) bool {
 		if b, _ := w.locate(to, 16, shared, writing, lane); b == nil {
@@ -266,7 +272,7 @@ func (c *compiler) storeTile(rank int) {
 			return
 		}
 		m.base = a.of(w, l)
-		if !w.aligned(m, l) {
+		if !w.aligned(m, l) || w.block.survey {
 			return
 		}
 		s := &w.tiles[l]

@@ -227,6 +227,10 @@ func (w *warp) start(p product, n int, trans []bool) {
 			return
 		}
 	}
+	if w.block.survey {
+		s.time++
+		return
+	}
 	agent, ok := w.agent(productAgent(w.id), 0)
 	if !ok {
 		return

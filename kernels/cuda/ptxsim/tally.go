@@ -13,6 +13,13 @@ type tally struct {
 	issued, lanes []int // by instruction
 	seen          map[*buffer]*[2][]uint64
 	sectors       []sector // of the request under way
+	operands      map[operandOf]Waves
+}
+
+// operandOf is what the waves of an operand depend on.
+type operandOf struct {
+	descriptor
+	first, rows int
 }
 
 // A sector is 32 bytes of global memory, and those of them that are asked for.
@@ -212,6 +219,20 @@ func (t *tally) tile(w *warp, m *moved, how access) {
 // operand counts what a matrix unit reads of shared memory: rows × 16 numbers.
 func (t *tally) operand(d descriptor, first, rows int) {
 	t.Products.Bytes += rows * 32
+	sum, known := t.operands[operandOf{d, first, rows}]
+	if !known {
+		sum = waves(d, first, rows)
+		if t.operands == nil {
+			t.operands = map[operandOf]Waves{}
+		}
+		t.operands[operandOf{d, first, rows}] = sum
+	}
+	t.Products.Operands.Least += sum.Least
+	t.Products.Operands.Conflicts += sum.Conflicts
+}
+
+// waves are those of reading an operand: eight pieces at a time.
+func waves(d descriptor, first, rows int) (sum Waves) {
 	row, step := func(r, k int) uint64 { return d.piece(first+r, k) }, [2]int{1, 8}
 	if d.across {
 		step = [2]int{8, 1}
@@ -226,7 +247,8 @@ func (t *tally) operand(d descriptor, first, rows int) {
 					i++
 				}
 			}
-			t.Products.Operands.add(0xff, &at, 16)
+			sum.add(0xff, &at, 16)
 		}
 	}
+	return sum
 }
