@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
+	"math/rand/v2"
 	"os"
 	"strings"
 
@@ -59,10 +61,9 @@ func (s *sieve) say(o outputFlags) {
 	}
 }
 
-// A dataset is the training rows of files. Only their places are held: a row is read when its turn
+// rowFiles are the rows of JSON lines files. Only their places are held: a row is read when its turn
 // comes, so files may be larger than memory.
-type dataset struct {
-	v       *vocabulary
+type rowFiles struct {
 	files   []*os.File
 	places  []place
 	longest int // tokens
@@ -76,9 +77,9 @@ type place struct {
 	offset           int64
 }
 
-// openDataset reads all rows once, to check, measure and hash them.
-func openDataset(v *vocabulary, paths []string, context int, f dataFlags) (_ *dataset, err error) {
-	d := &dataset{v: v, sieve: sieve{dataFlags: f}}
+// openRows reads all rows once, to check, measure and hash them: look gives a row's tokens, or what is wrong with it.
+func openRows(paths []string, f dataFlags, look func(row) (tokens int, err error)) (_ *rowFiles, err error) {
+	d := &rowFiles{sieve: sieve{dataFlags: f}}
 	defer func() {
 		if err != nil {
 			d.Close()
@@ -91,21 +92,26 @@ func openDataset(v *vocabulary, paths []string, context int, f dataFlags) (_ *da
 			return nil, err
 		}
 		d.files = append(d.files, file)
-		if err := d.scan(i, io.TeeReader(file, h), context); err != nil {
+		if err := d.scan(i, io.TeeReader(file, h), look); err != nil {
 			return nil, err
 		}
 	}
 	d.hash = hex.EncodeToString(h.Sum(nil))
-	if len(d.places) == 0 {
-		if d.bad+d.long > 0 {
-			return nil, fmt.Errorf("%s: all %d rows were left out", strings.Join(paths, ", "), d.bad+d.long)
-		}
-		return nil, fmt.Errorf("%s: there are no rows", strings.Join(paths, ", "))
-	}
-	return d, nil
+	return d, d.some(strings.Join(paths, ", "), len(d.places))
 }
 
-func (d *dataset) scan(file int, r io.Reader, context int) error {
+// some is an error unless rows are left of those that what was read has.
+func (s *sieve) some(what string, left int) error {
+	switch {
+	case left > 0:
+		return nil
+	case s.bad+s.long > 0:
+		return fmt.Errorf("%s: all %d rows were left out", what, s.bad+s.long)
+	}
+	return fmt.Errorf("%s: there are no rows", what)
+}
+
+func (d *rowFiles) scan(file int, r io.Reader, look func(row) (int, error)) error {
 	var begin, end int64
 	sc := bufio.NewScanner(r)
 	sc.Buffer(nil, maxLine)
@@ -121,17 +127,14 @@ func (d *dataset) scan(file int, r io.Reader, context int) error {
 			continue
 		}
 		p := place{file: int32(file), line: int32(line), size: int32(len(sc.Bytes())), offset: begin}
-		x, err := d.example(sc.Bytes(), p)
-		if err == nil && len(x.Tokens) > context {
-			err = fmt.Errorf("%s: %d tokens %w of %d; --long drop leaves such rows out", d.name(p), len(x.Tokens), errLong, context)
-		}
+		n, err := look(d.rowAt(sc.Bytes(), p))
 		if err != nil {
 			if err := d.out(err); err != nil {
 				return err
 			}
 			continue
 		}
-		d.longest = max(d.longest, len(x.Tokens))
+		d.longest = max(d.longest, n)
 		d.places = append(d.places, p)
 	}
 	if errors.Is(sc.Err(), bufio.ErrTooLong) {
@@ -140,8 +143,52 @@ func (d *dataset) scan(file int, r io.Reader, context int) error {
 	return sc.Err()
 }
 
-func (d *dataset) example(raw []byte, p place) (sft.Example, error) {
-	r := row{raw: bytes.TrimSpace(raw), place: d.name(p)}
+func (d *rowFiles) rowAt(raw []byte, p place) row {
+	return row{raw: bytes.TrimSpace(raw), place: fmt.Sprintf("%s:%d", d.files[p.file].Name(), p.line)}
+}
+
+// row reads row i.
+func (d *rowFiles) row(i int) (row, error) {
+	p := d.places[i]
+	raw := make([]byte, p.size)
+	_, err := d.files[p.file].ReadAt(raw, p.offset)
+	r := d.rowAt(raw, p)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", r.place, err)
+	}
+	return r, err
+}
+
+// changed is an error about a row that was right when the run began.
+func changed(err error) error { return fmt.Errorf("%w; the file was changed since the run began", err) }
+
+// Close closes the files.
+func (d *rowFiles) Close() {
+	for _, f := range d.files {
+		f.Close()
+	}
+}
+
+// A dataset is the training rows of files.
+type dataset struct {
+	v *vocabulary
+	*rowFiles
+}
+
+// openDataset reads all rows once.
+func openDataset(v *vocabulary, paths []string, context int, f dataFlags) (_ *dataset, err error) {
+	d := &dataset{v: v}
+	d.rowFiles, err = openRows(paths, f, func(r row) (int, error) {
+		x, err := d.example(r)
+		if err == nil && len(x.Tokens) > context {
+			err = r.errorf("%d tokens %w of %d; --long drop leaves such rows out", len(x.Tokens), errLong, context)
+		}
+		return len(x.Tokens), err
+	})
+	return d, err
+}
+
+func (d *dataset) example(r row) (sft.Example, error) {
 	var e example
 	if err := r.decode(&e, false); err != nil {
 		return sft.Example{}, err
@@ -153,41 +200,59 @@ func (d *dataset) example(raw []byte, p place) (sft.Example, error) {
 	return x, nil
 }
 
-// name is a row's file and line.
-func (d *dataset) name(p place) string { return fmt.Sprintf("%s:%d", d.files[p.file].Name(), p.line) }
-
 // read gives rows by their numbers, and where they stand.
 func (d *dataset) read(rows []int) (out []sft.Example, names []string, err error) {
 	for _, i := range rows {
-		p := d.places[i]
-		raw := make([]byte, p.size)
-		if _, err := d.files[p.file].ReadAt(raw, p.offset); err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", d.name(p), err)
-		}
-		x, err := d.example(raw, p)
+		r, err := d.row(i)
 		if err != nil {
-			return nil, nil, fmt.Errorf("%w; the file was changed since the run began", err)
+			return nil, nil, err
 		}
-		out, names = append(out, x), append(names, d.name(p))
+		x, err := d.example(r)
+		if err != nil {
+			return nil, nil, changed(err)
+		}
+		out, names = append(out, x), append(names, r.place)
 	}
 	return out, names, nil
 }
 
-// all gives every row.
-func (d *dataset) all() ([]sft.Example, error) {
-	rows := make([]int, len(d.places))
-	for i := range rows {
-		rows[i] = i
+// all gives one row after another.
+func (d *dataset) all() iter.Seq2[sft.Example, error] {
+	return func(yield func(sft.Example, error) bool) {
+		for i := range d.places {
+			x, _, err := d.read([]int{i})
+			if err != nil {
+				yield(sft.Example{}, err)
+				return
+			}
+			if !yield(x[0], nil) {
+				return
+			}
+		}
 	}
-	out, _, err := d.read(rows)
-	return out, err
 }
 
-// Close closes the files.
-func (d *dataset) Close() {
-	for _, f := range d.files {
-		f.Close()
+// A shuffle is the order of n rows in each epoch: a permutation by seed and epoch, or as they stand.
+type shuffle struct {
+	seed  uint64
+	n     int
+	plain bool
+	epoch int
+	order []int // in epoch
+}
+
+// in gives the rows in the order of an epoch. It is valid until the next call.
+func (s *shuffle) in(epoch int) []int {
+	switch {
+	case s.order == nil && s.plain:
+		s.order = make([]int, s.n)
+		for i := range s.order {
+			s.order[i] = i
+		}
+	case !s.plain && (s.order == nil || s.epoch != epoch):
+		s.epoch, s.order = epoch, rand.New(rand.NewPCG(s.seed, uint64(epoch))).Perm(s.n)
 	}
+	return s.order
 }
 
 // mostNamed rows are named in an error.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"strconv"
 	"strings"
@@ -96,6 +95,7 @@ func (c *grpoCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer tasks.Close()
 	settings, err := c.settings()
 	if err != nil {
 		return err
@@ -109,11 +109,7 @@ func (c *grpoCmd) Run(ctx context.Context) error {
 		return err
 	}
 	defer score.journal.Close()
-	longest := 0
-	for _, t := range tasks {
-		longest = max(longest, len(t.ids))
-	}
-	size := trainSize(grpo.Rows(longest, c.MaxTokens, c.Samples), c.MicroTokens)
+	size := trainSize(grpo.Rows(tasks.longest, c.MaxTokens, c.Samples), c.MicroTokens)
 	size, err = plan(c.outputFlags, h.dec, ad, size)
 	if err != nil {
 		return err
@@ -127,10 +123,20 @@ func (c *grpoCmd) Run(ctx context.Context) error {
 	trainer := &grpo.Trainer[*grpoTask]{Config: cfg, Sampler: src, Scorer: score, Policy: learner, Device: h.eng,
 		Group: c.Samples, TokensPerBatch: c.MicroTokens, Updates: c.Updates}
 	t := &grpoRun{c: c, run: run, learner: learner, schedule: schedule, kept: &score.kept}
+	order := &shuffle{seed: c.Seed, n: tasks.count()}
 	t.take = func(ctx context.Context, step int, lr float32) (grpo.Stats, error) {
 		src.Begin(step)
 		score.begin(step)
-		batch, spare := draw(c, tasks, step)
+		t.names = nil
+		picked, others := c.draw(order, step)
+		batch, err := tasks.read(picked)
+		if err != nil {
+			return grpo.Stats{}, err
+		}
+		spare, err := tasks.read(others)
+		if err != nil {
+			return grpo.Stats{}, err
+		}
 		t.names = places(batch)
 		return trainer.Step(ctx, batch, spare, lr)
 	}
@@ -325,19 +331,6 @@ func (t *grpoRun) step(ctx context.Context, step int) (grpoRow, error) {
 		return grpoRow{}, fmt.Errorf("step %d: sampler and trainer differ by up to %g in a log-probability; they must agree to the bit (--allow-mismatch goes on all the same)", step+1, st.Parity)
 	}
 	return grpoRow{Step: step + 1, LR: lr, Stats: st, Seconds: time.Since(begin).Seconds()}, nil
-}
-
-// draw is the tasks of a step, each epoch a permutation of all by seed and epoch, and spare ones.
-func draw[T any](c *grpoCmd, all []T, step int) (tasks, spare []T) {
-	n := len(all)
-	for i := step * c.Prompts; i < (step+1)*c.Prompts; i++ {
-		tasks = append(tasks, all[rand.New(rand.NewPCG(c.Seed, uint64(i/n))).Perm(n)[i%n]])
-	}
-	rng := rand.New(rand.NewPCG(c.Seed, 1<<63|uint64(step)))
-	for range c.Refill {
-		spare = append(spare, all[rng.IntN(n)])
-	}
-	return tasks, spare
 }
 
 func (t *grpoRun) finish() error {

@@ -39,6 +39,14 @@ func (m *moduleRun) places(qs []*routing.Question) (names []string) {
 	return names
 }
 
+// numbered are questions by their numbers.
+func (m *moduleRun) numbered(numbers []int) (qs []*routing.Question) {
+	for _, i := range numbers {
+		qs = append(qs, m.questions[i])
+	}
+	return qs
+}
+
 // runModule trains.
 func (c *grpoCmd) runModule(ctx context.Context, cfg grpo.Config, opt train.Optimizer, schedule train.Schedule) error {
 	settings, err := c.settings()
@@ -64,12 +72,14 @@ func (c *grpoCmd) runModule(ctx context.Context, cfg grpo.Config, opt train.Opti
 	if c.Module == allocatorName {
 		step = m.allocator(cfg)
 	}
+	order := &shuffle{seed: c.Seed, n: len(m.questions)}
 	t.take = func(ctx context.Context, n int, lr float32) (grpo.Stats, error) {
 		m.src.Begin(n)
 		m.begin(n)
-		picked, spare := draw(c, m.questions, n)
-		t.names = m.places(picked)
-		return step(ctx, picked, spare, lr)
+		picked, spare := c.draw(order, n)
+		batch := m.numbered(picked)
+		t.names = m.places(batch)
+		return step(ctx, batch, m.numbered(spare), lr)
 	}
 	return t.train(ctx)
 }

@@ -2,36 +2,17 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/url"
 	"os"
 	"slices"
 	"time"
 
-	"github.com/r2-reasoner/r2/router"
 	"github.com/r2-reasoner/r2/train/grpo"
 	"github.com/r2-reasoner/r2/train/journal"
 	"github.com/r2-reasoner/r2/train/reward"
 	"github.com/r2-reasoner/r2/train/tasks"
 )
-
-// A grpoTask is a prompt, and what its completions are judged by.
-type grpoTask struct {
-	ids    []int32
-	prompt string
-	answer string
-	fields map[string]json.RawMessage
-	place  string // file and line, or the benchmark's
-}
-
-// places are where tasks come from.
-func places(ts []*grpoTask) (names []string) {
-	for _, t := range ts {
-		names = append(names, t.place)
-	}
-	return names
-}
 
 // A scorer gives rollouts their rewards: by a benchmark's checker, or by a command or server of the
 // user's. Each reward is in the run's journal before it is used; one that is there already is taken
@@ -91,122 +72,6 @@ func warn(b *tasks.Benchmark) error {
 		fmt.Fprintf(os.Stderr, "warning: --task %s runs programs that the model writes, and here nothing keeps them off the network (no user namespaces); use a machine or container without one\n", b.Name)
 	}
 	return err
-}
-
-// tasks are the rows of --data, else the benchmark's training split.
-func (s *scorer) tasks(c *grpoCmd) ([]*grpoTask, error) {
-	if c.Data == "" {
-		all, err := s.bench.Load("train")
-		if err != nil {
-			return nil, usageError{err}
-		}
-		return s.questions(c, all)
-	}
-	if s.bench != nil && !isRows(c.Data) {
-		all, err := s.bench.Read(c.Data)
-		if err != nil {
-			return nil, err
-		}
-		return s.questions(c, all)
-	}
-	var out []*grpoTask
-	left := sieve{dataFlags: c.dataFlags}
-	for r, err := range rows(c.Data) {
-		if err != nil {
-			return nil, err
-		}
-		g, err := s.row(r)
-		if err == nil && len(g.ids)+c.MaxTokens > s.h.context {
-			err = r.errorf("a prompt of %d tokens and %d more %w of %d; --long drop leaves such rows out", len(g.ids), c.MaxTokens, errLong, s.h.context)
-		}
-		if err == nil {
-			out = append(out, g)
-		} else if err := left.out(err); err != nil {
-			return nil, err
-		}
-	}
-	return out, left.end(c, len(out))
-}
-
-// isRows reports whether a file begins with a row that has a prompt, and not in a benchmark's own format.
-func isRows(path string) bool {
-	for r, err := range rows(path) {
-		var in struct{ Prompt, Messages json.RawMessage }
-		return err == nil && r.decode(&in, false) == nil && (in.Prompt != nil || in.Messages != nil)
-	}
-	return false
-}
-
-// questions are the tasks of a benchmark, each with what has to stand behind its question.
-func (s *scorer) questions(c *grpoCmd, all []tasks.Task) (out []*grpoTask, err error) {
-	left := sieve{dataFlags: c.dataFlags}
-	for i, t := range all {
-		g, err := s.task([]router.Message{{Role: "user", Content: t.Question + s.bench.Ask}}, "")
-		if err != nil {
-			return nil, err
-		}
-		g.prompt, g.answer, g.place = t.Question, t.Answer, fmt.Sprintf("%s:%d", c.Task, i+1)
-		if len(g.ids)+c.MaxTokens <= s.h.context {
-			out = append(out, g)
-			continue
-		}
-		err = fmt.Errorf("%s: a prompt of %d tokens and %d more %w of %d; --long drop leaves such rows out", g.place, len(g.ids), c.MaxTokens, errLong, s.h.context)
-		if err := left.out(err); err != nil {
-			return nil, err
-		}
-	}
-	return out, left.end(c, len(out))
-}
-
-// end says how many rows were left out; there must be some that were not.
-func (v *sieve) end(c *grpoCmd, kept int) error {
-	v.say(c.outputFlags)
-	switch {
-	case kept == 0 && v.bad+v.long > 0:
-		return fmt.Errorf("%s: all %d rows were left out", c.Data, v.bad+v.long)
-	case kept == 0:
-		return fmt.Errorf("%s: there are no rows", c.Data)
-	}
-	return nil
-}
-
-func (s *scorer) row(r row) (*grpoTask, error) {
-	var in struct {
-		Prompt   string           `json:"prompt"`
-		Messages []router.Message `json:"messages"`
-		Answer   json.RawMessage  `json:"answer"`
-	}
-	if err := r.decode(&in, false); err != nil {
-		return nil, err
-	}
-	if (in.Prompt == "") == (len(in.Messages) == 0) {
-		return nil, r.errorf(`want either "prompt" or "messages"`)
-	}
-	g, err := s.task(in.Messages, in.Prompt)
-	if err != nil {
-		return nil, r.errorf("%w", err)
-	}
-	if len(g.ids) == 0 {
-		return nil, r.errorf("the prompt is empty")
-	}
-	g.prompt, g.place = in.Prompt, r.place
-	if json.Unmarshal(in.Answer, &g.answer) != nil {
-		g.answer = string(in.Answer)
-	}
-	if s.bench != nil && len(in.Answer) == 0 {
-		return nil, r.errorf(`the checker needs "answer"`)
-	}
-	return g, r.decode(&g.fields, false)
-}
-
-// task renders a prompt.
-func (s *scorer) task(ms []router.Message, prompt string) (*grpoTask, error) {
-	m, err := s.h.text(1)
-	if err != nil {
-		return nil, err
-	}
-	ids, err := m.Render(router.Request{Messages: ms, Prompt: prompt})
-	return &grpoTask{ids: ids}, err
 }
 
 // Prompt is the task's prompt.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"time"
@@ -63,18 +62,14 @@ func (c *sftCmd) Run(ctx context.Context) error {
 	defer data.Close()
 	data.say(c.outputFlags)
 	longest := data.longest
-	var eval []sft.Example
+	var eval *dataset
 	if c.EvalData != "" {
-		d, err := openDataset(l.vocabulary(), []string{c.EvalData}, l.context(), c.dataFlags)
-		if err != nil {
+		if eval, err = openDataset(l.vocabulary(), []string{c.EvalData}, l.context(), c.dataFlags); err != nil {
 			return err
 		}
-		defer d.Close()
-		d.say(c.outputFlags)
-		if eval, err = d.all(); err != nil {
-			return err
-		}
-		longest = max(longest, d.longest)
+		defer eval.Close()
+		eval.say(c.outputFlags)
+		longest = max(longest, eval.longest)
 	}
 	steps, err := c.steps(len(data.places))
 	if err != nil {
@@ -93,7 +88,8 @@ func (c *sftCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t := &sftRun{c: c, l: l, run: run, learner: learner, data: data, eval: eval, steps: steps, schedule: schedule}
+	t := &sftRun{c: c, l: l, run: run, learner: learner, data: data, eval: eval, steps: steps, schedule: schedule,
+		rows: shuffle{seed: c.Seed, n: len(data.places), plain: c.NoShuffle}}
 	return t.train(ctx)
 }
 
@@ -121,16 +117,7 @@ func perEpoch(n, batch int) int { return (n + batch - 1) / batch }
 func (t *sftRun) pick(step int) []int {
 	n := len(t.data.places)
 	epoch, j := step/perEpoch(n, t.c.Batch), step%perEpoch(n, t.c.Batch)
-	if t.order == nil || t.epoch != epoch {
-		t.epoch, t.order = epoch, make([]int, n)
-		for i := range t.order {
-			t.order[i] = i
-		}
-		if !t.c.NoShuffle {
-			t.order = rand.New(rand.NewPCG(t.c.Seed, uint64(epoch))).Perm(n)
-		}
-	}
-	return t.order[j*t.c.Batch : min(n, (j+1)*t.c.Batch)]
+	return t.rows.in(epoch)[j*t.c.Batch : min(n, (j+1)*t.c.Batch)]
 }
 
 // sftRun is a run under way.
@@ -140,11 +127,10 @@ type sftRun struct {
 	run      *runDir
 	learner  *train.Learner
 	data     *dataset
-	eval     []sft.Example
+	eval     *dataset // nil: none
 	steps    int
 	schedule train.Schedule
-	epoch    int
-	order    []int // of the rows in this epoch
+	rows     shuffle
 }
 
 // An sftRow is a row of metrics.jsonl.
@@ -243,7 +229,7 @@ func resumeRun(run *runDir, l *train.Learner, updates int, o outputFlags) error 
 }
 
 func (t *sftRun) evaluate(row *sftRow) error {
-	st, err := sft.Evaluate(t.learner, t.eval, t.c.MicroTokens)
+	st, err := sft.Evaluate(t.learner, t.eval.all(), t.c.MicroTokens)
 	row.EvalLoss = &st.Loss
 	return err
 }

@@ -2,6 +2,7 @@ package sft_test
 
 import (
 	"encoding/json"
+	"iter"
 	"math"
 	"os"
 	"path/filepath"
@@ -84,7 +85,7 @@ func follow(t *testing.T, dir string, tokens int) *weights.Adapter {
 		worstLoss = max(worstLoss, math.Abs(st.Loss-want.Loss))
 		worstNorm = max(worstNorm, math.Abs(st.GradNorm/want.Norm-1))
 	}
-	st, err := sft.Evaluate(l, examples, tokens)
+	st, err := sft.Evaluate(l, all(examples), tokens)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,6 +128,16 @@ func learner(t *testing.T, dir string, g golden) (*train.Learner, *model.Decoder
 		t.Fatal(err)
 	}
 	return l, dec
+}
+
+func all(examples []sft.Example) iter.Seq2[sft.Example, error] {
+	return func(yield func(sft.Example, error) bool) {
+		for _, e := range examples {
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
 }
 
 // compare counts the entries that differ from the golden's final ones by more than 1e-5.

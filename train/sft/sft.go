@@ -6,6 +6,7 @@ package sft
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"math"
 
 	"github.com/r2-reasoner/r2/model/batch"
@@ -39,10 +40,26 @@ type Stats struct {
 // Step updates p once on the examples, with learning rate lr, running at most tokensPerBatch tokens at
 // a time (a longer example runs alone).
 func Step(p Policy, examples []Example, tokensPerBatch int, lr float32) (Stats, error) {
-	st, err := walk(p, examples, tokensPerBatch, p.Backward)
-	if err != nil {
+	var st Stats
+	if tokensPerBatch < 1 {
+		return st, fewTokens(tokensPerBatch)
+	}
+	seqs := make([]batch.Sequence, len(examples))
+	for i := range examples {
+		var err error
+		if seqs[i], err = examples[i].sequence(); err != nil {
+			return st, fmt.Errorf("sft: example %d: %w", i, err)
+		}
+		st.Tokens += len(seqs[i].Predict)
+	}
+	if st.Tokens == 0 {
+		return st, errNothing
+	}
+	w := walk{p: p, limit: tokensPerBatch, coef: float32(-1 / float64(st.Tokens))}
+	if err := w.over(seqs); err != nil {
 		return st, err
 	}
+	st.Loss = w.sum / float64(st.Tokens)
 	norm, err := p.Update(lr)
 	if err != nil {
 		return st, fmt.Errorf("sft: update: %w", err)
@@ -51,54 +68,81 @@ func Step(p Policy, examples []Example, tokensPerBatch int, lr float32) (Stats, 
 	return st, nil
 }
 
-// Evaluate gives the loss of the examples and changes nothing.
-func Evaluate(p Policy, examples []Example, tokensPerBatch int) (Stats, error) {
-	return walk(p, examples, tokensPerBatch, nil)
-}
-
-// walk runs the examples batch after batch, each followed by backward unless that is nil.
-func walk(p Policy, examples []Example, tokensPerBatch int, backward func([]float32) error) (st Stats, err error) {
+// Evaluate gives the loss of the examples and changes nothing. They are taken as they come: no more are held than a
+// forward pass runs. Their own error ends it.
+func Evaluate(p Policy, examples iter.Seq2[Example, error], tokensPerBatch int) (Stats, error) {
+	var st Stats
 	if tokensPerBatch < 1 {
-		return st, fmt.Errorf("sft: %d tokens a batch: at least 1 is needed", tokensPerBatch)
+		return st, fewTokens(tokensPerBatch)
 	}
-	seqs := make([]batch.Sequence, len(examples))
-	for i := range examples {
-		if seqs[i], err = examples[i].sequence(); err != nil {
-			return st, fmt.Errorf("sft: example %d: %w", i, err)
+	w := walk{p: p, limit: tokensPerBatch}
+	var held []batch.Sequence
+	n, rows := 0, 0
+	for e, err := range examples {
+		if err != nil {
+			return st, err
 		}
-		st.Tokens += len(seqs[i].Predict)
+		s, err := e.sequence()
+		if err != nil {
+			return st, fmt.Errorf("sft: example %d: %w", n, err)
+		}
+		if rows += s.Rows(); rows > tokensPerBatch {
+			if err := w.over(held); err != nil {
+				return st, err
+			}
+			held, rows = held[:0], s.Rows()
+		}
+		held, n, st.Tokens = append(held, s), n+1, st.Tokens+len(s.Predict)
 	}
 	if st.Tokens == 0 {
-		return st, errors.New("sft: nothing to learn: no example has a target token")
+		return st, errNothing
 	}
-	coef := float32(-1 / float64(st.Tokens))
-	sum := 0.0
-	var b batch.Batch
+	if err := w.over(held); err != nil {
+		return st, err
+	}
+	st.Loss = w.sum / float64(st.Tokens)
+	return st, nil
+}
+
+var errNothing = errors.New("sft: nothing to learn: no example has a target token")
+
+func fewTokens(n int) error { return fmt.Errorf("sft: %d tokens a batch: at least 1 is needed", n) }
+
+// A walk runs sequences batch after batch and adds up their loss in the order of their tokens, however they are cut.
+type walk struct {
+	p     Policy
+	limit int     // tokens a batch
+	coef  float32 // of each target in the gradient; 0: there is none
+	sum   float64 // of the negative log-likelihoods
+	b     batch.Batch
+}
+
+// over runs more sequences, each batch followed by Backward where there is a gradient.
+func (w *walk) over(seqs []batch.Sequence) error {
 	for len(seqs) > 0 {
-		seqs = seqs[batch.Pack(&b, seqs, tokensPerBatch):]
-		if len(b.Want) == 0 {
+		seqs = seqs[batch.Pack(&w.b, seqs, w.limit):]
+		if len(w.b.Want) == 0 {
 			continue
 		}
-		logp, err := p.LogProbs(&b)
+		logp, err := w.p.LogProbs(&w.b)
 		if err != nil {
-			return st, fmt.Errorf("sft: forward: %w", err)
+			return fmt.Errorf("sft: forward: %w", err)
 		}
-		if sum, err = subtract(sum, logp, &b); err != nil {
-			return st, fmt.Errorf("sft: forward: %w", err)
+		if w.sum, err = subtract(w.sum, logp, &w.b); err != nil {
+			return fmt.Errorf("sft: forward: %w", err)
 		}
-		if backward == nil {
+		if w.coef == 0 {
 			continue
 		}
 		coefs := make([]float32, len(logp))
 		for i := range coefs {
-			coefs[i] = coef
+			coefs[i] = w.coef
 		}
-		if err := backward(coefs); err != nil {
-			return st, fmt.Errorf("sft: backward: %w", err)
+		if err := w.p.Backward(coefs); err != nil {
+			return fmt.Errorf("sft: backward: %w", err)
 		}
 	}
-	st.Loss = sum / float64(st.Tokens)
-	return st, nil
+	return nil
 }
 
 // subtract takes each of logp, one finite number a wanted row of b, from sum.

@@ -20,6 +20,7 @@ import (
 type table struct {
 	logp    func(position, id int32) float32
 	targets []int32
+	rows    int
 	coefs   []float32
 	updates int
 	fail    string
@@ -35,7 +36,7 @@ func (p *table) LogProbs(b *batch.Batch) ([]float32, error) {
 	for i, w := range b.Want {
 		out[i] = p.logp(b.Positions[w]+1, b.Targets[i])
 	}
-	p.targets = append(p.targets, b.Targets...)
+	p.targets, p.rows = append(p.targets, b.Targets...), p.rows+len(b.Tokens)
 	return out, nil
 }
 
@@ -138,7 +139,21 @@ func TestStepDoesNotDependOnTheBatch(t *testing.T) {
 				t.Fatalf("coefficient %g of %d tokens", c, n)
 			}
 		}
-		if ev, err := Evaluate(parts, examples, 7); err != nil || ev.Loss != a.Loss || parts.updates != 1 || len(parts.coefs) != n {
+		limit, given, longest := rapid.IntRange(1, 30).Draw(t, "limit of the evaluation"), parts.rows, 0
+		ev, err := Evaluate(parts, func(yield func(Example, error) bool) {
+			for _, e := range examples {
+				if held := given - parts.rows; held > max(limit, longest) {
+					t.Fatalf("%d rows are held, of %d that a pass runs", held, limit)
+				}
+				if s, err := e.sequence(); err == nil {
+					given, longest = given+s.Rows(), max(longest, s.Rows())
+				}
+				if !yield(e, nil) {
+					return
+				}
+			}
+		}, limit)
+		if err != nil || ev.Loss != a.Loss || ev.Tokens != n || parts.updates != 1 || len(parts.coefs) != n {
 			t.Fatalf("evaluation %+v, %v", ev, err)
 		}
 	})
@@ -175,5 +190,31 @@ func TestStepRefuses(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) || c.p.updates != 0 {
 			t.Errorf("error %v after %d updates, want %q", err, c.p.updates, want)
 		}
+		if c.p.fail == "backward" || c.p.fail == "update" {
+			continue
+		}
+		_, err = Evaluate(c.p, func(yield func(Example, error) bool) {
+			for _, e := range c.examples {
+				if !yield(e, nil) {
+					return
+				}
+			}
+		}, c.limit)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("evaluation: error %v, want %q", err, want)
+		}
+	}
+}
+
+// What goes wrong with the examples ends an evaluation.
+func TestEvaluateEndsWithItsExamples(t *testing.T) {
+	p := &table{logp: func(int32, int32) float32 { return -1 }}
+	_, err := Evaluate(p, func(yield func(Example, error) bool) {
+		if yield(Example{Tokens: []int32{1, 2}}, nil) {
+			yield(Example{}, errTable)
+		}
+	}, 8)
+	if !errors.Is(err, errTable) {
+		t.Error(err)
 	}
 }
