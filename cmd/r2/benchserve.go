@@ -44,7 +44,7 @@ func (c *benchServeCmd) Run(ctx context.Context) error {
 	if err := t.Check(); err != nil {
 		return usageError{err}
 	}
-	client, err := openai.NewClient(openai.Options{URL: c.URL, Model: c.Name, KeyEnv: c.KeyEnv, Timeout: c.Timeout})
+	client, err := openai.NewClient(openai.Options{URL: c.URL, Model: c.Name, KeyEnv: c.KeyEnv, Timeout: c.Timeout, Fresh: true})
 	if err != nil {
 		return err
 	}

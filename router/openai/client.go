@@ -25,6 +25,7 @@ type Options struct {
 	KeyEnv  string        // the environment variable that holds the key; "": no key
 	Timeout time.Duration // of one call, the reading of a whole stream included; 0: five minutes
 	MaxBody int64         // most bytes of an answer; 0: 8 MiB
+	Fresh   bool          // a connection for each call: some servers close the last one's just when the next is on its way
 }
 
 // A Client is a model behind an HTTP endpoint: a router.Completer and a router.Streamer over chat completions. It
@@ -34,6 +35,7 @@ type Client struct {
 	url, model, key string
 	timeout         time.Duration
 	maxBody         int64
+	fresh           bool
 	http            *http.Client
 }
 
@@ -48,7 +50,7 @@ func NewClient(o Options) (*Client, error) {
 	}
 	c := &Client{
 		url: strings.TrimRight(u.String(), "/") + "/chat/completions", model: o.Model,
-		timeout: o.Timeout, maxBody: o.MaxBody,
+		timeout: o.Timeout, maxBody: o.MaxBody, fresh: o.Fresh,
 	}
 	if o.KeyEnv != "" {
 		if c.key = strings.TrimSpace(os.Getenv(o.KeyEnv)); c.key == "" {
@@ -133,6 +135,7 @@ func (c *Client) post(ctx context.Context, r router.Request, stream bool) (*http
 		return nil, fmt.Errorf("%w: %w", router.ErrRefused, err)
 	}
 	req.Header.Set("Content-Type", "application/json")
+	req.Close = c.fresh
 	if c.key != "" {
 		req.Header.Set("Authorization", "Bearer "+c.key)
 	}

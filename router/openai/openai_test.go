@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"net"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -219,6 +222,34 @@ func TestErrorsCross(t *testing.T) {
 }
 
 // A client that leaves cancels the work, streamed or not.
+// A fresh connection is one that no call had before.
+func TestFresh(t *testing.T) {
+	for _, fresh := range []bool{false, true} {
+		var made atomic.Int32
+		s := httptest.NewUnstartedServer(&Handler{Models: Completers{"m": &echo{}}})
+		s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+			if state == http.StateNew {
+				made.Add(1)
+			}
+		}
+		s.Start()
+		defer s.Close()
+		c, err := NewClient(Options{URL: s.URL + "/v1", Model: "m", Fresh: fresh})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		for range 4 {
+			if _, err := c.Complete(t.Context(), router.Request{Messages: user("x")}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := made.Load(); fresh && n != 4 || !fresh && n != 1 {
+			t.Errorf("fresh %v: %d connections for 4 calls", fresh, n)
+		}
+	}
+}
+
 func TestCancellation(t *testing.T) {
 	for _, streamed := range []bool{false, true} {
 		e := &echo{gone: make(chan struct{})}
