@@ -50,7 +50,9 @@ func (a *assembly) prefetch(b blocked) {
 }
 
 // blockDots writes, for each type, the sums of blocks of a panel with rows of rounded x. DI is the block, DX
-// what is prefetched, SI x's block and R8 the sums; Z16 … hold the block's integers, Z0 and Z1 its scales, Z2 and Z3 its minima.
+// what is prefetched, SI x's block and R8 the sums; Z16 … hold the block's integers, Z0 and Z1 its scales, Z2
+// and Z3 its minima. R14 is a row of out, BX bytes from the next: with the first block they are asked for, so that storeSums
+// finds them in the second cache; after that BX is 0.
 func (a *assembly) blockDots() {
 	for _, b := range blockTypes {
 		a.function("dots"+b.name, "t", "blockTile")
@@ -61,6 +63,8 @@ func (a *assembly) blockDots() {
 		a.op("MOVQ 32(AX), R9")
 		a.op("MOVQ 40(AX), R10")
 		a.op("MOVQ 80(AX), DX")
+		a.op("MOVQ 48(AX), R14")
+		a.op("MOVQ 56(AX), BX")
 		a.nibbleMask(b)
 		a.label("block")
 		a.prefetch(b)
@@ -75,6 +79,9 @@ func (a *assembly) blockDots() {
 		a.op("MOVQ R8, R12")
 		a.op("MOVQ R9, R13")
 		a.label("row")
+		a.op("PREFETCHT1 (R14)")
+		a.op("PREFETCHT1 64(R14)")
+		a.op("ADDQ BX, R14")
 		a.blockRow(b)
 		a.op("ADDQ $48, R11")
 		a.op("ADDQ $128, R12")
@@ -83,6 +90,8 @@ func (a *assembly) blockDots() {
 		a.op("ADDQ $%d, DI", b.size())
 		a.op("ADDQ $%d, DX", b.size())
 		a.op("ADDQ R10, SI")
+		a.op("MOVQ 48(AX), R14")
+		a.op("XORQ BX, BX")
 		a.op("DECQ CX")
 		a.op("JNZ  block")
 		a.ret()
