@@ -54,7 +54,8 @@ ptx-check: $(NVRTC) ## fail when the committed PTX is stale, a kernel spills, or
 
 SMOLLM2 = ../shared/models/smollm2-135m-instruct
 
-peers: build ## compare with PEFT, transformers and TRL, which are fetched (6 GB): adapters, merged weights, losses
+peers: build ## compare with TensorBoard, PEFT, transformers and TRL, which are fetched (6 GB): event files, adapters, merged weights, losses
+	python3 bench/peers/tensorboard_read.py
 	python3 bench/peers/peft_load.py --model $(SMOLLM2)
 	python3 bench/peers/trl_sft.py
 	python3 bench/peers/trl_sft.py --model $(SMOLLM2) --data ../shared/data/gsm8k/train.jsonl

@@ -22,17 +22,17 @@ def run(*command, **more):
     return done.stdout
 
 
-def enter(work):
-    """Go on in a Python that has PACKAGES: it is made below work the first time (6 GB, some minutes)."""
-    folder = os.path.abspath(os.path.join(work, "python"))
+def enter(work, packages=PACKAGES, name="python"):
+    """Go on in a Python that has the packages: it is made below work the first time (6 GB and some minutes, for those of PACKAGES)."""
+    folder = os.path.abspath(os.path.join(work, name))
     python, done = os.path.join(folder, "bin", "python"), os.path.join(folder, "packages.txt")
     if os.path.abspath(sys.prefix) == folder:
         return
-    want = "\n".join(PACKAGES) + "\n"
+    want = "\n".join(packages) + "\n"
     if not os.path.exists(done) or open(done).read() != want:
-        print(f"installing {' '.join(PACKAGES)} below {work}", file=sys.stderr)
+        print(f"installing {' '.join(packages)} below {work}", file=sys.stderr)
         run(sys.executable, "-m", "venv", folder)
-        run(python, "-m", "pip", "install", "-q", *PACKAGES)
+        run(python, "-m", "pip", "install", "-q", *packages)
         with open(done, "w") as f:
             f.write(want)
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", TRANSFORMERS_VERBOSITY="error", TQDM_DISABLE="1", PYTHONWARNINGS="ignore")
