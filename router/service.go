@@ -9,7 +9,7 @@ import (
 
 // A Service is a Router as a Completer: the conversation is the question, the answer is the final answer, and the
 // Completion carries the trace, beside an error too. Of a Request's fields it honours Limit, Temperature and Seed,
-// for the calls that solve and integrate, and Limits, and refuses the others.
+// for the calls that solve and integrate, and Limits, and refuses the others where they would change something.
 type Service struct{ *Router }
 
 // Complete answers.
@@ -65,7 +65,7 @@ func conversation(r Request) (string, error) {
 		name string
 		set  bool
 	}{
-		{"top_p", r.TopP != nil}, {"top_k", r.TopK != nil}, {"min_p", r.MinP != nil},
+		{"top_p", r.TopP != nil && *r.TopP != 1}, {"top_k", r.TopK != nil && *r.TopK > 0}, {"min_p", r.MinP != nil && *r.MinP != 0},
 		{"stop", len(r.Stop) > 0}, {"structured_outputs", len(r.Choices) > 0},
 		{"response_format", r.Schema != "" || r.JSONObject}, {"structured_outputs", r.Pattern != ""},
 		{"logprobs", r.LogProbs}, {"ignore_eos", r.IgnoreEOS},

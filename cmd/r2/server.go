@@ -95,6 +95,9 @@ func (c *serveCmd) log() func(openai.Record) {
 			attrs = append(attrs, slog.String("model", r.Model), slog.Bool("stream", r.Stream), slog.Int("answers", r.Answers),
 				slog.Int("prompt_tokens", r.In), slog.Int("completion_tokens", r.Out), slog.Float64("first_seconds", r.First.Seconds()))
 		}
+		if r.User != "" {
+			attrs = append(attrs, slog.String("user", r.User))
+		}
 		if r.Error != "" {
 			attrs = append(attrs, slog.String("error", r.Error))
 		}

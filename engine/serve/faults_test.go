@@ -53,6 +53,8 @@ func TestRefused(t *testing.T) {
 		{`"prompt":"x","structured_outputs":{"json":{"type":"integer","multipleOf":3}}`, "json_schema", "multipleOf"},
 		{`"prompt":"x","structured_outputs":{"json":{"enum":[]}}`, "json_schema", ""},
 		{`"prompt":"x","structured_outputs":{"regex":"a","choice":["a"]}`, "structured_outputs", "not several"},
+		{`"prompt":"x","r2":{"trace":true}`, "r2", "only the router"},
+		{`"prompt":"x","r2":{"limits":{"calls":3}}`, "r2", "only the router"},
 		{`"prompt":"x","max_tokens":3,"structured_outputs":{"choice":["abcdef"]}`, "structured_outputs", "longest has 6 tokens, the limit is 3"},
 	} {
 		status, body := post(h, "/v1/completions", c.fields)

@@ -31,6 +31,9 @@ func (m *Model) request(c *openai.Call) (q engine.Request, err error) {
 	for _, w := range c.BadWords {
 		q.BadWords = append(q.BadWords, m.spellings(w)...)
 	}
+	if c.Trace || c.Limits != (router.Limits{}) {
+		return q, refuse("r2", "only the router has a trace and limits")
+	}
 	if err := m.known(c); err != nil {
 		return q, err
 	}

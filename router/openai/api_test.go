@@ -81,17 +81,22 @@ var parameters = []parameter{
 	{"length_penalty", "both", "router/openai TestAPI", `1.0`, `2`, "1"},
 	{"spaces_between_special_tokens", "both", "router/openai TestAPI", `true`, `false`, "true"},
 	{"truncation_side", "both", "router/openai TestAPI", `"left"`, `"right"`, "left"},
+	{"include_reasoning", "chat", "router/openai TestAPI", `true`, `false`, "true"},
+	{"modalities", "chat", "router/openai TestAPI", `["text"]`, `["text","audio"]`, "text"},
+	{"service_tier", "chat", "router/openai TestAPI", `"default"`, `"flex"`, "auto, default"},
+	{"store", "chat", "router/openai TestAPI", `false`, `true`, "false"},
+	{"user", "both", "router/openai TestRecord", `"a"`, `1`, "goes into the log"},
 
 	{"suffix", "text", "", `"a"`, "", ""}, {"prompt_embeds", "text", "", `"a"`, "", ""},
-	{"audio", "chat", "", `{}`, "", ""}, {"modalities", "chat", "", `["text"]`, "", ""}, {"prediction", "chat", "", `{}`, "", ""},
+	{"audio", "chat", "", `{}`, "", ""}, {"prediction", "chat", "", `{}`, "", ""},
 	{"function_call", "chat", "", `"auto"`, "", "use `tool_choice`"}, {"functions", "chat", "", `[]`, "", "use `tools`"},
-	{"reasoning_effort", "chat", "", `"low"`, "", "use `chat_template_kwargs`"}, {"include_reasoning", "chat", "", `true`, "", ""},
-	{"verbosity", "chat", "", `"low"`, "", ""}, {"web_search_options", "chat", "", `{}`, "", ""}, {"store", "chat", "", `false`, "", ""},
-	{"metadata", "chat", "", `{}`, "", ""}, {"service_tier", "chat", "", `"auto"`, "", ""}, {"safety_identifier", "chat", "", `"a"`, "", ""},
+	{"reasoning_effort", "chat", "", `"low"`, "", "use `chat_template_kwargs`"},
+	{"verbosity", "chat", "", `"low"`, "", ""}, {"web_search_options", "chat", "", `{}`, "", ""},
+	{"metadata", "chat", "", `{}`, "", ""}, {"safety_identifier", "chat", "", `"a"`, "", ""},
 	{"prompt_cache_key", "chat", "", `"a"`, "", "use `cache_salt`"}, {"documents", "chat", "", `[]`, "", ""},
 	{"chat_template", "chat", "", `"a"`, "", "a template is the model's"}, {"chat_template_content_format", "chat", "", `"string"`, "", ""},
 	{"mm_processor_kwargs", "chat", "", `{}`, "", ""}, {"media_io_kwargs", "chat", "", `{}`, "", ""},
-	{"user", "both", "", `"a"`, "", ""}, {"logprob_token_ids", "both", "", `[1]`, "", ""}, {"logits_processors", "both", "", `[]`, "", ""},
+	{"logprob_token_ids", "both", "", `[1]`, "", ""}, {"logits_processors", "both", "", `[]`, "", ""},
 	{"guided_json", "both", "", `{}`, "", "use `structured_outputs`"}, {"guided_regex", "both", "", `"a"`, "", "use `structured_outputs`"},
 	{"guided_choice", "both", "", `["a"]`, "", "use `structured_outputs`"}, {"guided_grammar", "both", "", `"a"`, "", ""},
 	{"return_token_offsets", "both", "", `true`, "", ""}, {"kv_transfer_params", "both", "", `{}`, "", ""}, {"ec_transfer_params", "both", "", `{}`, "", ""},
@@ -160,6 +165,9 @@ func TestAPI(t *testing.T) {
 			}
 			if p.test == "" {
 				refused(p.good)
+				if _, e, _ := ask(p, chat, p.good); strings.HasPrefix(p.note, "use ") && !strings.HasSuffix(e.Message, strings.ReplaceAll(p.note, "`", "")) {
+					t.Errorf("%s: %s; want it to say: %s", p.name, e.Message, p.note)
+				}
 				continue
 			}
 			if status, _, body := ask(p, chat, p.good); status != 200 {

@@ -51,6 +51,7 @@ type Call struct {
 	Usage           bool // stream_options.include_usage
 	ContinuousUsage bool // stream_options.continuous_usage_stats
 	ID              string
+	User            string        // for the log
 	Trace           bool          // r2.trace
 	Limits          router.Limits // r2.limits
 }
@@ -133,6 +134,7 @@ const (
 	mostAnswers = 128
 	mostStrings = 1024 // stop strings, choices, tools
 	mostTop     = 20   // alternatives of a token
+	mostUser    = 256  // bytes of a name that goes into the log
 )
 
 // answers is how many the client gets.

@@ -61,6 +61,7 @@ type Record struct {
 	Time             time.Duration // until all was written
 	First            time.Duration // until the first part of an answer was there; 0: there was none
 	Model            string        // "" where no model was asked
+	User             string        // as the client calls its own
 	Stream           bool
 	Answers, In, Out int    // how many, tokens read and drawn
 	Error            string // OpenAI's code of the error it ended with

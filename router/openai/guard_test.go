@@ -65,6 +65,7 @@ func TestRecord(t *testing.T) {
 	for body, want := range map[string]Record{
 		oneChat: {Model: "m", Status: 200, Answers: 1, In: 2, Out: 2},
 		strings.Replace(oneChat, "{", `{"stream":true,"n":3,`, 1):    {Model: "m", Status: 200, Answers: 3, Stream: true, In: 2, Out: 6},
+		strings.Replace(oneChat, "{", `{"user":"me",`, 1):            {Model: "m", User: "me", Status: 200, Answers: 1, In: 2, Out: 2},
 		strings.Replace(oneChat, `"m"`, `"x"`, 1):                    {Status: 404, Error: "model_not_found"},
 		strings.Replace(oneChat, "{", `{"a secret parameter":1,`, 1): {Status: 400, Error: "invalid_parameter"},
 	} {

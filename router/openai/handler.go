@@ -189,7 +189,7 @@ func (h *Handler) complete(w http.ResponseWriter, r *http.Request, body []byte, 
 		return
 	}
 	rec := record(r)
-	rec.Model, rec.Stream, rec.Answers = c.Model, c.Stream, c.answers()
+	rec.Model, rec.User, rec.Stream, rec.Answers = c.Model, c.User, c.Stream, c.answers()
 	if h.Texts {
 		rec.keepTexts(c)
 	}

@@ -81,6 +81,7 @@ func TestParametersRefused(t *testing.T) {
 		{`{"model":"m",` + ms + `,"seed":1.5}`, "seed", "whole number"},
 		{`{"model":"m",` + ms + `,"stop":[""]}`, "stop", "empty"},
 		{`{"model":"m",` + ms + `,"stop":7}`, "stop", "want a string"},
+		{`{"model":"m",` + ms + `,"user":"` + strings.Repeat("u", 257) + `"}`, "user", "at most 256"},
 		{`{"model":"m",` + ms + `,"logprobs":1}`, "logprobs", "true or false"},
 		{`{"model":"m",` + ms + `,"logprobs":true,"top_logprobs":3}`, "top_logprobs", "text alone"},
 		{`{"model":"m",` + ms + `,"presence_penalty":0.5}`, "presence_penalty", "text alone"},

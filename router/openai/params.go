@@ -84,6 +84,15 @@ var common = map[string]setter{
 			"continuous_usage_stats": func(raw json.RawMessage) error { return boolean(raw, &c.ContinuousUsage) },
 		})
 	},
+	"user": func(c *Call, raw json.RawMessage) error {
+		if err := str(raw, &c.User); err != nil {
+			return err
+		}
+		if len(c.User) > mostUser {
+			return fmt.Errorf("it has %d bytes, want at most %d", len(c.User), mostUser)
+		}
+		return nil
+	},
 	"r2": extension,
 
 	// what vLLM's clients send and what changes nothing; any other value is refused
@@ -91,6 +100,12 @@ var common = map[string]setter{
 	"length_penalty":                only("1"),
 	"spaces_between_special_tokens": only("true"),
 	"truncation_side":               only(`"left"`),
+}
+
+// instead is what to use in the place of what is not supported.
+var instead = map[string]string{
+	"function_call": "tool_choice", "functions": "tools", "guided_choice": "structured_outputs", "guided_json": "structured_outputs",
+	"guided_regex": "structured_outputs", "prompt_cache_key": "cache_salt", "reasoning_effort": "chat_template_kwargs",
 }
 
 // chatOnly and textOnly are those of one.
@@ -105,6 +120,12 @@ var chatOnly = map[string]setter{
 	"add_generation_prompt":  func(c *Call, raw json.RawMessage) error { return unless(raw, &c.Chat.NoPrompt) },
 	"continue_final_message": func(c *Call, raw json.RawMessage) error { return boolean(raw, &c.Chat.Continue) },
 	"chat_template_kwargs":   variables,
+
+	// as above: what OpenAI's clients send
+	"include_reasoning": only("true"),
+	"modalities":        only(`["text"]`),
+	"service_tier":      only(`"auto"`, `"default"`),
+	"store":             only("false"),
 }
 
 var textOnly = map[string]setter{
@@ -164,7 +185,11 @@ func call(values map[string]json.RawMessage, chat bool, known map[string]setter)
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		set, ok := known[name]
 		if !ok {
-			return nil, &router.ParamError{Param: name, Reason: "this parameter is not supported here"}
+			reason := "this parameter is not supported here"
+			if better, ok := instead[name]; ok {
+				reason += ": use " + better
+			}
+			return nil, &router.ParamError{Param: name, Reason: reason}
 		}
 		if err := set(c, values[name]); err != nil {
 			return nil, &router.ParamError{Param: name, Reason: err.Error()}

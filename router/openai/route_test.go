@@ -209,4 +209,8 @@ func TestServiceErrorHasTrace(t *testing.T) {
 	if e := wireError(t, body); status != 400 || *e.Param != "top_p" {
 		t.Errorf("%d %s", status, body)
 	}
+	h = &Handler{Models: Completers{"r2": router.Service{Router: newWorld(t).router}}}
+	if status, body = do(h, "POST", "/v1/chat/completions", `{"model":"r2","messages":[{"role":"user","content":"walk"}],"top_p":1,"top_k":-1,"min_p":0}`); status != 200 {
+		t.Errorf("what changes nothing: %d %s", status, body)
+	}
 }

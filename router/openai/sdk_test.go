@@ -103,7 +103,7 @@ func TestSDKErrors(t *testing.T) {
 	}{
 		{"model", func(p *sdk.ChatCompletionNewParams) { p.Model = "other" }, 404, "model", "invalid_request_error", `"other" is not here`},
 		{"range", func(p *sdk.ChatCompletionNewParams) { p.Temperature = sdk.Float(-1) }, 400, "temperature", "invalid_request_error", "from 0 to 2, got -1"},
-		{"unsupported", func(p *sdk.ChatCompletionNewParams) { p.User = sdk.String("me") }, 400, "user", "invalid_request_error", "not supported"},
+		{"unsupported", func(p *sdk.ChatCompletionNewParams) { p.PromptCacheKey = sdk.String("me") }, 400, "prompt_cache_key", "invalid_request_error", "use cache_salt"},
 		{"busy", func(p *sdk.ChatCompletionNewParams) {
 			p.Messages = []sdk.ChatCompletionMessageParamUnion{sdk.UserMessage("fail")}
 		}, 503, "", "server_error", "busy"},
