@@ -67,7 +67,7 @@ func (c *grpoCmd) fits(g *grpoTask, context int) error {
 	if len(g.ids)+c.MaxTokens <= context {
 		return nil
 	}
-	return fmt.Errorf("%s: a prompt of %d tokens and %d more %w of %d; --long drop leaves such rows out", g.place, len(g.ids), c.MaxTokens, errLong, context)
+	return fmt.Errorf("%s: a prompt of %d tokens and %d more %w of %d; take a smaller --max-tokens, or leave such rows out by --long drop", g.place, len(g.ids), c.MaxTokens, errLong, context)
 }
 
 // isRows reports whether a file begins with a row that has a prompt, and not in a benchmark's own format.

@@ -220,7 +220,7 @@ func resumeRun(run *runDir, l *train.Learner, updates int, o outputFlags) error 
 		return err
 	}
 	for _, p := range passed {
-		o.note("passed over a checkpoint: %v", p)
+		fmt.Fprintf(os.Stderr, "warning: passed over a checkpoint: %v\n", p) // however quiet the run is to be
 	}
 	if l.Step > 0 {
 		o.note("going on from step %d", l.Step/updates)

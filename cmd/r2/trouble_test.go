@@ -33,10 +33,16 @@ func TestDamagedCheckpoint(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(hurt, "adapter")); err != nil {
 		t.Fatal(err)
 	}
-	loud := without(append(args, "--out", hurt), "-q")
-	_, errs, code := r2(t, "", loud...)
+	quiet := append(args, "--out", hurt)
+	_, errs, code := r2(t, "", without(quiet, "-q")...)
 	if code != 0 || !strings.Contains(errs, "checkpoints/12/optimizer.safetensors is damaged") || !strings.Contains(errs, "going on from step 9") {
 		t.Errorf("exit %d: %s", code, errs)
+	}
+	compareRuns(t, whole, hurt)
+	edit(t, filepath.Join(hurt, "checkpoints", "12", "state.json"), func([]byte) []byte { return nil })
+	_, errs, code = r2(t, "", quiet...)
+	if code != 0 || !strings.Contains(errs, "checkpoints/12") || strings.Count(errs, "\n") != 1 {
+		t.Errorf("quiet: exit %d: %s", code, errs)
 	}
 	compareRuns(t, whole, hurt)
 }

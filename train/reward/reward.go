@@ -147,7 +147,11 @@ func decodeLine(line string) (Reward, error) {
 		Reward *float64 `json:"reward"`
 		Error  *string  `json:"error"`
 	}
-	if err := json.Unmarshal([]byte(line), &v); err != nil {
+	err := json.Unmarshal([]byte(line), &v)
+	if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
+		return Reward{}, fmt.Errorf("%w, not %s", errLine, wrong.Value)
+	}
+	if err != nil {
 		return Reward{}, fmt.Errorf("%w: %w", errLine, err)
 	}
 	switch {

@@ -154,7 +154,7 @@ func TestWhateverElseHappensIsAnError(t *testing.T) {
 		"null":  `expected {"reward": NUMBER} or {"error": "why"}`,
 		"both":  `expected {"reward": NUMBER} or {"error": "why"}`,
 		"bare":  `expected {"reward": NUMBER}`,
-		"text":  `expected {"reward": NUMBER}`,
+		"text":  `expected {"reward": NUMBER} or {"error": "why"}, not string`,
 		"huge":  "too large",
 		"one":   "1 lines of output for 2 completions",
 		"two":   "4 lines of output for 2 completions",
