@@ -23,6 +23,8 @@ func (t *tile) f32(rows int) {
 		t.narrow(rows, false)
 	case !useAssembly:
 		t.f32Go(rows)
+	case t.mask < 1<<8:
+		tileQuarter(t, rows)
 	case t.mask < 1<<16:
 		tileHalf(t, rows)
 	default:

@@ -161,6 +161,84 @@ func tileHalf(t *tile, rows int) {
 }
 
 //go:noescape
+func tileQuarterx1(t *tile)
+
+//go:noescape
+func tileQuarterx2(t *tile)
+
+//go:noescape
+func tileQuarterx3(t *tile)
+
+//go:noescape
+func tileQuarterx4(t *tile)
+
+//go:noescape
+func tileQuarterx5(t *tile)
+
+//go:noescape
+func tileQuarterx6(t *tile)
+
+//go:noescape
+func tileQuarterx7(t *tile)
+
+//go:noescape
+func tileQuarterx8(t *tile)
+
+//go:noescape
+func tileQuarterx9(t *tile)
+
+//go:noescape
+func tileQuarterx10(t *tile)
+
+//go:noescape
+func tileQuarterx11(t *tile)
+
+//go:noescape
+func tileQuarterx12(t *tile)
+
+//go:noescape
+func tileQuarterx13(t *tile)
+
+//go:noescape
+func tileQuarterx14(t *tile)
+
+// tileQuarter runs the tile of that many rows.
+func tileQuarter(t *tile, rows int) {
+	switch rows {
+	case 1:
+		tileQuarterx1(t)
+	case 2:
+		tileQuarterx2(t)
+	case 3:
+		tileQuarterx3(t)
+	case 4:
+		tileQuarterx4(t)
+	case 5:
+		tileQuarterx5(t)
+	case 6:
+		tileQuarterx6(t)
+	case 7:
+		tileQuarterx7(t)
+	case 8:
+		tileQuarterx8(t)
+	case 9:
+		tileQuarterx9(t)
+	case 10:
+		tileQuarterx10(t)
+	case 11:
+		tileQuarterx11(t)
+	case 12:
+		tileQuarterx12(t)
+	case 13:
+		tileQuarterx13(t)
+	case 14:
+		tileQuarterx14(t)
+	default:
+		panic("cpu: a tile has 1 to 14 rows")
+	}
+}
+
+//go:noescape
 func tileBF16x1(t *tile)
 
 //go:noescape

@@ -21,7 +21,7 @@ func main() {
 const tileRows = 14
 
 // types are the tiles by what their panels hold: see assembly.tile.
-var types = []string{"F32", "Half", "BF16", "Pair", "PairFMA"}
+var types = []string{"F32", "Half", "Quarter", "BF16", "Pair", "PairFMA"}
 
 // most is the most rows a tile of a type has.
 func most(typ string) int {
@@ -39,7 +39,11 @@ func files() map[string]string {
 	a.WriteString(header + "#include \"textflag.h\"\n\n// See tile.go for the arguments, whose offsets are used here.\n")
 	for _, typ := range types {
 		for rows := 1; rows <= most(typ); rows++ {
-			a.tile(typ, rows)
+			if typ == "Quarter" {
+				a.quarter(rows)
+			} else {
+				a.tile(typ, rows)
+			}
 		}
 	}
 	a.transposeF32()
