@@ -154,6 +154,10 @@ func (c *compiler) loadParam(t scalar) {
 		ds = append(ds, c.destination(o, t.bits))
 	}
 	o := c.op(1)
+	if o.kind == 'a' && !o.param && len(o.list) == 1 && o.list[0].kind == 'r' {
+		c.loadParamAt(t, ds, o)
+		return
+	}
 	if o.kind != 'a' || !o.param {
 		c.bad("%s is no parameter", o.name)
 		return
@@ -169,6 +173,24 @@ func (c *compiler) loadParam(t scalar) {
 				if lanes>>l&1 != 0 {
 					d.set(w, l, v)
 				}
+			}
+		}
+	}
+}
+
+// loadParamAt does so at an address that a register holds: an offset, as mov gives it.
+func (c *compiler) loadParamAt(t scalar, ds []value, o operand) {
+	reg, size := c.source64(o.list[0]), t.bytes()
+	c.in.run = func(w *warp, lanes uint32) {
+		for m := lanes; m != 0; m &= m - 1 {
+			l := bits.TrailingZeros32(m) & 31
+			at, n := w.r64[reg][l]+uint64(o.offset), uint64(size*len(ds))
+			if all := uint64(w.block.kernel.paramSize); at > all || n > all-at || at%n != 0 {
+				w.fault(codeAddress, l, "reads %d bytes at %d of %d of parameters", n, at, all)
+				return
+			}
+			for i, d := range ds {
+				d.set(w, l, t.extend(element(w.block.params[at+uint64(i*size):], size)))
 			}
 		}
 	}
