@@ -245,6 +245,28 @@ type Scorer interface {
 	ScoreGrad(dx, x Tensor, w Weight, lse, ids, coef Tensor, d Dist)
 }
 
+// A Fuser is a Backend that can end a product with what follows it, so that the product is not written and read
+// again between the two.
+type Fuser interface {
+	// Fused sets out to what e makes of x·wᵀ + bias, with the bits of the operations one after another. It is false,
+	// and has done nothing, for a product that the device cannot end so.
+	Fused(out, x Tensor, w Weight, bias Tensor, e Ending) bool
+}
+
+// An Ending is what follows a product, in this order.
+type Ending struct {
+	Expands []Expand // what adapters add
+	Gated   bool     // the product's columns are gates, and then as many ups: SwiGLU of the two
+	Plus    Tensor   // of out's shape: it is added; zero: nothing is
+}
+
+// An Expand is what MatMul with Accumulate does to a part of a product: Low·Bᵀ is added to the rows from Row on and to
+// the columns from Col on. (Hu et al. 2021)
+type Expand struct {
+	Row, Col int
+	Low, B   Tensor
+}
+
 // Gemm says how MatMul multiplies: op(a) is a or, with TransA, aᵀ. Each element is one sum over the
 // common length in ascending order. Without Accumulate it starts from 0, is multiplied by Alpha, and
 // Bias, one row, is added. With Accumulate it starts from what c holds; Alpha must be 1 and Bias zero.

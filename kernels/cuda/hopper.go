@@ -2,7 +2,6 @@ package cuda
 
 import (
 	"fmt"
-	"math"
 	"strconv"
 
 	k "github.com/r2-reasoner/r2/kernels"
@@ -46,63 +45,28 @@ func (d *Device) linear90(out, x k.Tensor, w k.Weight, bias k.Tensor) {
 			run(plane(ceil(w.Rows, 64), ceil(x.Rows, tileRows)), 128)
 		return
 	}
-	d.linear90By(d.plan90(x.Rows, w.Rows, wide), out, x, w, bias)
+	d.linear90By(d.plan90(x.Rows, w.Rows, wide, tokens90[:]), out, x, w, bias, k.Ending{})
 }
 
-// linear90By multiplies as a plan says.
-func (d *Device) linear90By(p plan90, out, x k.Tensor, w k.Weight, bias k.Tensor) {
-	wide := ceil(w.Cols, tileCols)
+// linear90By multiplies as a plan says, and does what follows.
+func (d *Device) linear90By(p plan90, out, x k.Tensor, w k.Weight, bias k.Tensor, e k.Ending) {
+	wide, gated := ceil(w.Cols, tileCols), 0
+	box := tiling{0, wide, ceil(w.Rows, 32) * 4, 1, stepTiles, boxOutputs / tileRows}
+	if e.Gated {
+		gated, box.high, box.halves, box.boxHigh = 1, w.Rows/2/tileRows, 2, boxOutputs/2/tileRows
+	}
 	tiles := ceil(x.Rows, tileRows) * wide * d.pieces * tileBytes
 	d.space(tiles + p.parts) // so that pack's is the first part of it
 	packed := d.pack(opLinear, x, 2)
 	stage := stepTiles * tileBytes * (boxOutputs + p.tokens*d.pieces) / tileRows
-	var at uint64
 	if d.err == nil {
-		at = d.memoryOf("Linear", ofWeight(w)).at
+		box.at = d.memoryOf("Linear", ofWeight(w)).at
 	}
-	d.op(opLinear, names90[p.tokens][d.pieces]).out(out).row(bias).ints(x.Rows, w.Rows).
-		tiles(tiling{at, wide, ceil(w.Rows, 32) * 4, stepTiles, boxOutputs / tileRows}).
-		tiles(tiling{packed, wide * d.pieces, ceil(x.Rows, tileRows), stepTiles * d.pieces, p.tokens / tileRows}).
-		ints(wide, p.each).address(packed+uint64(tiles)).address(d.meetings).
-		shared(min(ringBytes/stage, mostStages)*(stage+stageSigns)+groupWords).
+	d.op(opLinear, names90[p.tokens][d.pieces]).out(out).row(bias).ints(x.Rows, w.Rows).in(e.Plus).ints(gated).
+		tiles(box).tiles(tiling{packed, wide * d.pieces, ceil(x.Rows, tileRows), 0, stepTiles * d.pieces, p.tokens / tileRows}).
+		ints(wide, p.each).address(packed+uint64(tiles)).address(d.meetings).expands(e.Expands).
+		shared(min(ringBytes/stage, mostStages)*(stage+stageSigns)+groupWords+8*expandWords*mostExpands).
 		run(line(p.blocks), 384)
-}
-
-// A plan90 says how a product is shared out: it changes no bit of it.
-type plan90 struct {
-	tokens int // of a tile
-	each   int // segments that a block takes in a row
-	blocks int
-	parts  int // bytes of scratch memory in which parts of tiles meet
-}
-
-// plan90 chooses the plan whose time, as predicted, is the least. For the 16 terms that the matrix unit takes at a
-// time, a block brings 4096 bytes of a weight and 32 of each token's piece from the L2 cache, at 32 a clock: longer than
-// the products take. Where tiles are cut, the sums of 8 steps are written and read again besides: 32 bytes a
-// token. And together the blocks bring the weight from memory, at 14 bytes a clock each. (Rates of an H100's datasheet and
-// of published measurements; no GPU was at hand.)
-func (d *Device) plan90(rows, outputs, wide int) plan90 {
-	tall, segments, sm := ceil(outputs, boxOutputs), ceil(ceil(wide, stepTiles), segmentSteps), d.processors
-	memory := tall * segments * 4096 / (14 * sm)
-	var best plan90
-	least := math.MaxInt
-	take := func(p plan90, time int) {
-		if time = max(time, memory); time < least {
-			best, least = p, time
-		}
-	}
-	for _, n := range tokens90 {
-		tiles, clocks := tall*ceil(rows, n), 128+n*d.pieces
-		take(plan90{n, segments, min(tiles, sm), 0}, ceil(tiles, sm)*segments*clocks)
-		each, parts := ceil(tiles*segments, sm), 4*boxOutputs*n*tiles*segments
-		if tiles <= mostMeetings && parts <= mostParts {
-			take(plan90{n, each, ceil(tiles*segments, each), parts}, each*(clocks+n))
-		}
-		if n >= rows {
-			break
-		}
-	}
-	return best
 }
 
 // openMeetings makes what plans need.
@@ -119,10 +83,11 @@ func (d *Device) openMeetings() (err error) {
 }
 
 // A tiling says what a tensor map describes: high rows of tiles, wide each, that stand end to end, and the box of
-// tiles that one copy brings.
+// tiles that one copy brings. With halves there are so many times as many, and the box has a row of each in turn.
 type tiling struct {
 	at         uint64
 	wide, high int
+	halves     int // 0: the map has three dimensions
 	boxWide    int
 	boxHigh    int
 }
@@ -136,10 +101,17 @@ func (d *Device) mapOf(t tiling) (driver.TensorMap, error) {
 		return m, nil
 	}
 	const elements = tileBytes / 2
-	m, err := d.gpu.Encode(driver.Tile{Type: driver.TileBF16, Address: t.at, Promote: driver.Promote256,
+	row := uint64(t.wide) * tileBytes
+	tile := driver.Tile{Type: driver.TileBF16, Address: t.at, Promote: driver.Promote256,
 		Dims:    []uint64{elements, uint64(t.wide), uint64(t.high)},
-		Strides: []uint64{tileBytes, uint64(t.wide) * tileBytes},
-		Box:     []uint32{elements, uint32(t.boxWide), uint32(t.boxHigh)}})
+		Strides: []uint64{tileBytes, row},
+		Box:     []uint32{elements, uint32(t.boxWide), uint32(t.boxHigh)}}
+	if t.halves > 0 {
+		tile.Dims = []uint64{elements, uint64(t.wide), uint64(t.halves), uint64(t.high)}
+		tile.Strides = []uint64{tileBytes, uint64(t.high) * row, row}
+		tile.Box = []uint32{elements, uint32(t.boxWide), uint32(t.halves), uint32(t.boxHigh)}
+	}
+	m, err := d.gpu.Encode(tile)
 	if err != nil {
 		return m, fmt.Errorf("of %d × %d tiles at %#x: %w", t.high, t.wide, t.at, err)
 	}

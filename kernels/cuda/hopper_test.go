@@ -12,7 +12,7 @@ import (
 
 // Parts of sm_90a's kernels.
 const (
-	done        = `setp\.eq\.s32(\s+%p\d+, %r\d+, )0;` // the end of a wait for an mbarrier: the producer's, the consumers'
+	done        = `setp\.eq\.s32(\s+%p\d+, %r\d+, )0;` // after one of gated, the end of a wait for an mbarrier: the producer's, the consumers
 	noWait      = "setp.eq.s32${1}2;"
 	flip        = `xor\.b32(\s+)(%r\d+), (%r\d+), %r\d+;` // of the parity, as the stages begin again
 	noFlip      = "mov.b32${1}${2}, ${3};"
@@ -37,8 +37,8 @@ var hopperMutations = []mutation{
 	{"no wait for products", "linear90_8_3", waitAll, 0, "", playRagged8, onItsWay},
 	{"products in no group", "linear90_8_3", `wgmma\.commit_group\.sync\.aligned;`, 0, "", playRagged8, onItsWay},
 	{"a stage is given back too early", "linear90_128_3", `wgmma\.wait_group\.sync\.aligned 1;`, 0, "wgmma.wait_group.sync.aligned 2;", playRagged128, onItsWay},
-	{"no wait for an empty stage", "linear90_8_3", done, 0, noWait, playRagged8, onItsWay},
-	{"no wait for a full stage", "linear90_8_3", done, 1, noWait, playRagged8, onItsWay},
+	{"no wait for an empty stage", "linear90_8_3", done, 1, noWait, playRagged8, onItsWay},
+	{"no wait for a full stage", "linear90_8_3", done, 2, noWait, playRagged8, onItsWay},
 	{"the producer's phase stands still", "linear90_8_3", flip, 0, noFlip, playRagged8, onItsWay},
 	{"the consumers' phase stands still", "linear90_8_3", flip, 1, noFlip, playRagged8, onItsWay},
 	{"the phase before the first is waited for", "linear90_8_3", `xor\.b32(\s+%r\d+, %r\d+, )1;`, 0, "xor.b32${1}0;", playRagged8, stuck},
@@ -51,7 +51,7 @@ var hopperMutations = []mutation{
 	{"not swizzled", "linear90_8_3", ofWeight90, 0, "or.b64${1}274877972480;", playRagged8, otherAnswer},
 	{"the same half of the tokens twice", "linear90_8_3", `add\.s64(\s+%rd\d+, %rd\d+, )16416;`, 0, "add.s64${1}16384;", playRagged8, otherAnswer},
 	{"a step further on in K", "linear90_8_3", `shl\.b32(\s+%r\d+, %r\d+, )1;`, 0, "shl.b32${1}2;", playRagged8, otherAnswer},
-	{"an output too many", "linear90_8_3", `setp\.ge\.s32(\s+%p\d+, %r\d+, %r\d+;)`, 6, "setp.gt.s32${1}", playRagged8, bounds},
+	{"an output too many", "linear90_8_3", `setp\.ge\.s32(\s+%p\d+, %r\d+, %r\d+;)`, 9, "setp.gt.s32${1}", playRagged8, bounds},
 	{"no barrier before a part is counted", "linear90_8_3", barrierOf, 0, "", playParts, race},
 	{"no fence before a part is counted", "linear90_8_3", fenceBlocks, 0, "", playParts, race},
 	{"no fence after a part is counted", "linear90_8_3", fenceBlocks, 1, "", playParts, race},
@@ -60,7 +60,7 @@ var hopperMutations = []mutation{
 	{"the count is not taken back", "linear90_8_3", `neg\.s32(\s+%r\d+, )%r\d+;`, 0, "mov.u32${1}0;", playParts, otherAnswer},
 	{"a segment's sums are not left", "linear90_8_3", `st\.global\.v4\.f32[^;]*;`, 0, "", playParts, otherAnswer},
 	{"the first part's sums are not left", "linear90_8_3", `st\.global\.v4\.f32[^;]*;`, 1, "", playParts, otherAnswer},
-	{"a tile further on in the weight", "linear90_8_3", `shl\.b32(\s+%r\d+), %r\d+, 4;`, 2, "mov.u32${1}, 16;", playParts, otherAnswer},
+	{"a tile further on in the weight", "linear90_8_3", `mul\.lo\.s32(\s+%r\d+), %r\d+, %r\d+;`, 6, "mov.u32${1}, 16;", playParts, otherAnswer},
 }
 
 // Each bug planted in sm_90a's kernels is caught, by what the table says.
@@ -93,7 +93,7 @@ func ragged(d *Device, rows, in int, p plan90) (all []byte, err error) {
 		if d.naive = i == 0; d.naive {
 			d.Linear(out, x, w, bias)
 		} else {
-			d.linear90By(p, out, x, w, bias)
+			d.linear90By(p, out, x, w, bias, k.Ending{})
 		}
 		one, err := answer(d, out)
 		if err != nil {

@@ -43,7 +43,7 @@ func TestPlansChangeNoBit(t *testing.T) {
 				}
 				for _, p := range plans {
 					d.Fill(out, 7)
-					d.linear90By(p, out, x, w, bias)
+					d.linear90By(p, out, x, w, bias, k.Ending{})
 					if !slices.Equal(bits(t, d, out), want) {
 						t.Errorf("%+v: other bits than the first version's", p)
 					}
@@ -65,7 +65,7 @@ func TestPlans(t *testing.T) {
 		for _, s := range shapes7B {
 			for _, rows := range []int{1, 2, 8, 9, 44, 64, 100, 256, 1000, 2048} {
 				outputs, wide := s[0], ceil(s[1], tileCols)
-				p := d.plan90(rows, outputs, wide)
+				p := d.plan90(rows, outputs, wide, tokens90[:])
 				segments := ceil(ceil(wide, stepTiles), segmentSteps)
 				all := ceil(outputs, 128) * ceil(rows, p.tokens) * segments
 				busiest := ceil(all, p.each*p.blocks) * p.each

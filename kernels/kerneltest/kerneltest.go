@@ -103,7 +103,7 @@ type check struct {
 }
 
 // cases are the checks that are not of one call.
-var cases = slicesOf(memoryChecks, matrixChecks, formatChecks, attentionChecks, distChecks, scoreChecks, specialChecks)
+var cases = slicesOf(memoryChecks, matrixChecks, formatChecks, attentionChecks, distChecks, scoreChecks, fusedChecks, specialChecks)
 
 func slicesOf(parts ...[]check) (all []check) {
 	for _, p := range parts {

@@ -54,6 +54,15 @@ GPU void bring_box(void* to, const TensorMap& map, int x, int y, int z, u64* b) 
       : "memory");
 }
 
+// The same of a map of four dimensions.
+GPU void bring_box(void* to, const TensorMap& map, int x, int y, int z, int w, u64* b) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(
+          shared_address(to)),
+      "l"((u64)&map), "r"(x), "r"(y), "r"(z), "r"(w), "r"(shared_address(b))
+      : "memory");
+}
+
 GPU void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 // ---- some of a block's warps, and blocks of a launch

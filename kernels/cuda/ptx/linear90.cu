@@ -24,32 +24,14 @@
 //   next          clusters of two blocks that share a tile of the weight (multicast): 37 bytes a clock
 // None has been timed; each prediction waits for hardware.
 #include "hopper.h"
+#include "ending.h"
 
 #define TILE 512    // bytes
 #define STEP 2      // tiles
 #define SEGMENT 8   // steps
 #define HIGH 16     // tiles of outputs that are beside each other before the next tile of tokens
 
-#define EPILOGUE float *out, int os, const float *bias, int rows, int n
 #define TAIL u64 *fault, u32 tag
-
-// Stores what a thread has of 64 outputs from o on × N tokens from t on.
-template <int R> GPU void put(EPILOGUE, const float (&s)[R], int o, int t) {
-  o += warp_id() % 4 * 16 + lane_id() / 4;
-  t += lane_id() % 4 * 2;
-#pragma unroll
-  for (int half = 0; half < 2; half++, o += 8) {
-    if (o >= n) break;
-    float b = bias ? bias[o] : 0.f;
-#pragma unroll
-    for (int i = 0; i < R / 4; i++)
-#pragma unroll
-      for (int e = 0; e < 2; e++) {
-        float v = s[4 * i + 2 * half + e];
-        if (t + 8 * i + e < rows) out[(size_t)(t + 8 * i + e) * os + o] = bias ? v + b : v;
-      }
-  }
-}
 
 // The products of a step: 64 rows of the weight at w, its rows of tiles STEP apart, and tokens at x.
 template <int P, int R> GPU void step_products(float (&d)[R], const u8* w, const u8* x) {
@@ -62,10 +44,10 @@ template <int P, int R> GPU void step_products(float (&d)[R], const u8* w, const
         product(d, operand64(w + j * TILE + half * 32, STEP * TILE), operand64(x + (j * P + p) * TILE + half * 32, STEP * P * TILE));
 }
 
-template <int P> GPU void define(EPILOGUE, const uint4* w, const uint4* x, int wide) {
+template <int P> GPU void define(const Ending& to, const uint4* w, const uint4* x, int wide) {
   __shared__ __align__(1024) u8 space[(8 + P) * STEP * TILE];
   uint4 *tw = (uint4*)space, *tx = tw + 8 * STEP * 32;
-  int high = (n + 31) / 32 * 4;  // the weight's rows of tiles
+  int high = (to.n + 31) / 32 * 4;  // the weight's rows of tiles
   float s[4] = {}, d[4];
   for (int k = 0; k < wide; k += STEP) {
     for (int i = threadIdx.x; i < 8 * STEP * 32; i += 128) {
@@ -87,17 +69,18 @@ template <int P> GPU void define(EPILOGUE, const uint4* w, const uint4* x, int w
       for (int e = 0; e < 4; e++) s[e] += d[e];
     __syncthreads();
   }
-  put(out, os, bias, rows, n, s, blockIdx.x * 64, blockIdx.y * 8);
+  put(to, s, nullptr, 0, blockIdx.x * 64, blockIdx.y * 8);
 }
 
-KERNEL(128) linear90_v1(EPILOGUE, const uint4* w, const uint4* x, int wide, int pieces, TAIL) {
+KERNEL(128) linear90_v1(float* out, int os, const float* bias, int rows, int n, const uint4* w, const uint4* x, int wide, int pieces, TAIL) {
   if (stopped(fault, tag)) return;
-  if (pieces == 1) define<1>(out, os, bias, rows, n, w, x, wide);
-  else define<3>(out, os, bias, rows, n, w, x, wide);
+  Ending to{out, os, bias, rows, n};
+  if (pieces == 1) define<1>(to, w, x, wide);
+  else define<3>(to, w, x, wide);
 }
 
-// The stages of shared memory, after them for each the barriers that say it is full, and empty again, and a word for each
-// warpgroup. There is no other shared memory: the stages must begin at a multiple of 512, where the tiles' exchange of
+// The stages of shared memory, after them for each the barriers that say it is full, and empty again, a word for each
+// warpgroup, and what adapters add. There is no other shared memory: the stages must begin at a multiple of 512, where the tiles' exchange of
 // pieces does.
 template <int N, int P> struct Ring {
   enum : int {
@@ -143,6 +126,7 @@ struct Parts {
 // What a launch is about: tall × long tiles, of steps of K, and where parts of tiles meet.
 struct Plan {
   int tall, tokens, steps, each;
+  int high;      // rows of tiles that a tile of 128 takes of each of the weight's halves, or of the whole
   float* parts;  // 128·N sums for each segment of each tile
   u32* come;     // for each tile and warpgroup the segments that are in parts; 0 between launches
 
@@ -161,7 +145,7 @@ template <int N, int P> GPU void produce(Ring<N, P> r, const TensorMap& w, const
       barrier_wait(r.empty + r.stage, r.parity ^ 1);  // the phase before the first counts as over
       barrier_expect(r.full + r.stage, r.BYTES);
       u8* to = r.space + r.stage * r.BYTES;
-      bring_box(to, w, 0, step * STEP, o * 16, r.full + r.stage);
+      bring_box(to, w, 0, step * STEP, 0, o * plan.high, r.full + r.stage);
       bring_box(to + r.WEIGHT, x, 0, step * STEP * P, t * (N / 8), r.full + r.stage);
     }
   }
@@ -227,12 +211,13 @@ GPU bool last_to_come(u32* come, int mine, int all, int group, u32* word) {
 
 // ---- the kernels
 
-template <int N, int P> GPU void consume(EPILOGUE, Ring<N, P> r, const Plan& plan, int group, u32* word) {
+template <int N, int P>
+GPU void consume(const Ending& to, Ring<N, P> r, const Plan& plan, const Expand* expands, int many, int group, u32* word) {
   float s[N / 2], d[N / 2];
   for (Parts p = plan.first(); p.next();) {
     int o, t, base = p.tile * p.segments;
     plan.place(p.tile, o, t);
-    int left = rows - t * N;
+    int left = to.rows - t * N;
 #pragma unroll
     for (int i = 0; i < N / 2; i++) s[i] = 0;
     for (int i = p.lo; i < p.hi; i++) {
@@ -249,15 +234,19 @@ template <int N, int P> GPU void consume(EPILOGUE, Ring<N, P> r, const Plan& pla
       add(s, slot<N / 2>(plan.parts, base, group), left);
       for (int i = p.each - base % p.each; i < p.segments; i++) add(s, slot<N / 2>(plan.parts, base + i, group), left);
     }
-    put(out, os, bias, rows, n, s, o * 128 + group * 64, t * N);
+    put(to, s, expands, many, o * 128 + group * 64, t * N);
   }
 }
 
-template <int N, int P>
-GPU void product_of(EPILOGUE, const TensorMap& w, const TensorMap& x, int wide, int each, float* parts, u32* come) {
+#define ENDING float *out, int os, const float *bias, int rows, int n, const float *plus, int ps, int gated
+#define PLAN int wide, int each, float *parts, u32 *come
+#define ADAPTERS const __grid_constant__ Expands expands, int many
+
+template <int N, int P> GPU void product_of(const Ending& to, const TensorMap& w, const TensorMap& x, PLAN, const Expands& expands, int many) {
   using Stages = Ring<N, P>;
   extern __shared__ __align__(1024) u8 space[];
   u64 *full = (u64*)(space + Stages::STAGES * Stages::BYTES), *empty = full + Stages::STAGES;
+  Expand* kept = (Expand*)(empty + Stages::STAGES + 1);
   if (threadIdx.x == 0) {
     for (int i = 0; i < Stages::STAGES; i++) {
       barrier_init(full + i, 1);
@@ -265,8 +254,11 @@ GPU void product_of(EPILOGUE, const TensorMap& w, const TensorMap& x, int wide, 
     }
     barriers_made();
   }
+#pragma unroll
+  for (int i = 0; i < EXPANDS; i++)  // parameters by constant indices
+    if (threadIdx.x == i) kept[i] = expands.of[i];
   __syncthreads();
-  Plan plan{(n + 127) / 128, (rows + N - 1) / N, (wide + STEP - 1) / STEP, each, parts, come};
+  Plan plan{(to.n + 127) / 128, (to.rows + N - 1) / N, (wide + STEP - 1) / STEP, each, to.gated ? 8 : 16, parts, come};
   Stages ring{space, full, empty, 0, 0};
   if (warp_id() < 4) {
     fewer_registers<40>();
@@ -274,13 +266,15 @@ GPU void product_of(EPILOGUE, const TensorMap& w, const TensorMap& x, int wide, 
   } else {
     more_registers<232>();
     int group = warp_id() / 4 - 1;
-    consume(out, os, bias, rows, n, ring, plan, group, (u32*)(empty + Stages::STAGES) + group);
+    consume(to, ring, plan, kept, many, group, (u32*)(empty + Stages::STAGES) + group);
   }
 }
 
-#define LINEAR90(N, P)                                                                                            \
-  KERNEL(384, 1) linear90_##N##_##P(EPILOGUE, MAP w, MAP x, int wide, int each, float* parts, u32* come, TAIL) {  \
-    if (!stopped(fault, tag)) product_of<N, P>(out, os, bias, rows, n, w, x, wide, each, parts, come);            \
+#define LINEAR90(N, P)                                                                           \
+  KERNEL(384, 1) linear90_##N##_##P(ENDING, MAP w, MAP x, PLAN, ADAPTERS, TAIL) {                 \
+    if (stopped(fault, tag)) return;                                                             \
+    Ending to{out, os, bias, rows, n, plus, ps, gated};                                          \
+    product_of<N, P>(to, w, x, wide, each, parts, come, expands, many);                          \
   }
 
 LINEAR90(8, 1)

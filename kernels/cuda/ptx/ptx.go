@@ -44,6 +44,8 @@ func Headers(module string) []string {
 		names = append(names, "hopper.h")
 	}
 	switch module {
+	case "linear90":
+		names = append(names, "ending.h")
 	case "logits", "score", "head90":
 		names = append(names, "dist.h")
 	}
@@ -67,12 +69,12 @@ func Stamp(header, source string) string {
 // An Entry is a kernel as its module declares it.
 type Entry struct {
 	Name   string
-	Params string // a letter a parameter: P 64 bits (a pointer), I 32 bits (an integer), F a float32, M a tensor map
+	Params string // a letter a parameter: P 64 bits (a pointer), I 32 bits (an integer), F a float32, M a tensor map, X the pairs of adapters
 }
 
 var (
 	entry = regexp.MustCompile(`(?s)\.entry\s+(\w+)\s*\((.*?)\)`)
-	param = regexp.MustCompile(`\.param\s+(?:\.align 64 )?\.(\w+)\s+\w+(\[128\])?`)
+	param = regexp.MustCompile(`\.param\s+(?:\.align 64 )?\.(\w+)\s+\w+(\[\d+\])?`)
 )
 
 // Entries are the kernels of a PTX text, in its order.
@@ -84,6 +86,8 @@ func Entries(text string) ([]Entry, error) {
 			switch p[1] + p[2] {
 			case "b8[128]":
 				e.Params += "M"
+			case "b8[384]":
+				e.Params += "X"
 			case "u64":
 				e.Params += "P"
 			case "u32", "s32":
