@@ -110,6 +110,9 @@ func TestPage(t *testing.T) {
 	if wide := act(t, ctx, chromedp.Evaluate[int]("document.documentElement.scrollWidth - innerWidth")); wide > 0 {
 		t.Errorf("the page is %d pixels wider than a phone", wide)
 	}
+	if hidden := act(t, ctx, chromedp.Evaluate[int](`(e => e.scrollWidth - e.clientWidth)(document.getElementById("bill"))`)); hidden > 0 {
+		t.Errorf("%d pixels of the bill cannot be seen on a phone", hidden)
+	}
 	shot(t, ctx, "ask-phone-light")
 
 	do(t, ctx, chromedp.Focus(css("#tab-ask")), chromedp.KeyEvent(kb.ArrowRight), chromedp.WaitVisible(css("#say")))

@@ -157,6 +157,7 @@ function bill(t, seconds) {
     const saved = there > 0 ? `, ${(100 * (1 - here / there)).toFixed(0)} % less` : "";
     $("against").textContent = `The subtasks cost ${usd(here)} USD${saved} than ${usd(there)} USD for the same tokens all on ${most.name}, the largest model of the pool.`;
   }
+  if (t.left_out) $("against").textContent += ` Not to be chosen, for lack of answers of late: ${t.left_out.join(", ")}.`;
   show("bill", true);
 }
 
