@@ -37,12 +37,12 @@ type golden struct {
 type device struct {
 	name   string
 	be     kernels.Backend
-	logits float64 // tolerance on a logit, absolute
+	logits float64 // tolerance on a logit, absolute: both sides round logits to float32, 2e-6 at 32 to 64
 	grad   float64 // on a gradient, by the tensor's largest
 }
 
 func devices() []device {
-	return []device{{"ref", ref.New(), 2e-6, 2e-6}, {"cpu", cpu.New(2), 1e-4, 1e-4}}
+	return []device{{"ref", ref.New(), 4e-6, 2e-6}, {"cpu", cpu.New(2), 1e-4, 1e-4}}
 }
 
 var cases = []string{"qwen2_f32", "qwen2_tied_bf16_sharded", "llama_rope3", "qwen3", "llama_plain", "qwen2_swa_off"}
@@ -226,7 +226,7 @@ func (c *goldenCase) has(prefix string) bool {
 func (c *goldenCase) gradients(t *testing.T, ad *model.Adapter, prefix string) (worst float64) {
 	t.Helper()
 	b, coef := c.sftBatch(ad != nil)
-	p := c.d.NewPass(model.Size{Tokens: len(b.Tokens), Sequences: 2, Wanted: len(b.Want), Slice: 7, Rank: 64, Train: true})
+	p := c.d.NewPass(model.Size{Tokens: len(b.Tokens), Sequences: len(c.g.SFT.Batch), Wanted: len(b.Want), Slice: 7, Rank: 64, Train: true})
 	if err := p.Load(b, []*model.Adapter{nil, ad}, nil); err != nil {
 		t.Fatal(err)
 	}

@@ -48,8 +48,8 @@ type result struct {
 
 func scenarios(t *testing.T) []scenario {
 	files, err := filepath.Glob(filepath.Join(modeltest.Shared(t, "goldens", "grpo"), "g*.json"))
-	if err != nil || len(files) != 4 {
-		t.Fatalf("reference files: %v, %v; want 4", files, err)
+	if err != nil || len(files) < 4 {
+		t.Fatalf("reference files: %v, %v; want 4 or more", files, err)
 	}
 	var all []scenario
 	for _, f := range files {

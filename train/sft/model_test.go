@@ -122,7 +122,7 @@ func learner(t *testing.T, dir string, g golden) (*train.Learner, *model.Decoder
 		t.Fatal(err)
 	}
 	o := g.SFT.AdamW
-	l, err := train.New(dec, ad, nil, model.Size{Tokens: 64, Sequences: 4, Wanted: 64},
+	l, err := train.New(dec, ad, nil, model.Size{Tokens: 128, Sequences: 4, Wanted: 64},
 		train.Optimizer{Beta1: o.Betas[0], Beta2: o.Betas[1], Eps: o.Eps, Decay: o.Decay, Clip: o.Clip})
 	if err != nil {
 		t.Fatal(err)
