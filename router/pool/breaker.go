@@ -21,13 +21,15 @@ const (
 )
 
 const (
-	mostFailures = 5                // attempts in a row that failed open the breaker: a call and the beginning of another
-	coolDown     = 10 * time.Second // until the single attempt; the waits of one call's retries come to 4 seconds
+	mostFailures = 5                // attempts in a row that failed open the breaker: a call and the beginning of another,
+	leastTime    = 2 * time.Second  // over no less than this: shorter trouble is what retries are for
+	coolDown     = 10 * time.Second // until the single attempt
 )
 
 // A breaker is a state machine; the pool's mutex guards it.
 type breaker struct {
 	failures int           // in a row
+	since    time.Time     // of the first of them
 	last     error         // of them
 	until    time.Time     // no attempt before; zero: it is closed
 	probing  bool          // the single attempt is under way
@@ -90,12 +92,15 @@ func (b *breaker) settle(t ticket, o outcome, err error, now time.Time) {
 			b.turn++
 		}
 	case failed:
+		if b.failures == 0 {
+			b.since = now
+		}
 		b.failures++
 		b.last = err
 		switch {
 		case t.probe:
 			b.until = now.Add(coolDown)
-		case b.failures == mostFailures:
+		case b.failures >= mostFailures && now.Sub(b.since) >= leastTime:
 			b.until = now.Add(coolDown)
 			b.turn++
 			close(b.opened)

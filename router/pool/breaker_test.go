@@ -29,6 +29,49 @@ func overloaded() step {
 // once makes attempts of one call each.
 func once(m *Member) { m.Retries = -1 }
 
+// apart is between two failures, so that five of them take as long as opens a breaker.
+const apart = leastTime / (mostFailures - 1)
+
+// opens lets a member fail until its breaker opens.
+func opens(t *testing.T, p *Pool) {
+	t.Helper()
+	for i := range mostFailures {
+		if p.Breaker("m") != Closed {
+			t.Fatalf("it opened after %d failures", i)
+		}
+		if i > 0 {
+			time.Sleep(apart)
+		}
+		p.Complete(t.Context(), "m", ask)
+	}
+	if p.Breaker("m") != Open {
+		t.Fatalf("it is %v after %d failures", p.Breaker("m"), mostFailures)
+	}
+}
+
+// Trouble that is short does not open it, however many calls fail.
+func TestBreakerLetsRetriesBe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		f := router.CompleteFunc(func(context.Context, router.Request) (router.Completion, error) {
+			if time.Since(start) < leastTime*3/4 {
+				return broken.c, broken.err
+			}
+			return good.c, nil
+		})
+		p := one(t, f, Options{}, nil)
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				if _, err := p.Complete(t.Context(), "m", ask); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
 // What opens the breaker, and what does not: only failures in a row do.
 func TestBreakerOpens(t *testing.T) {
 	for _, c := range []struct {
@@ -49,6 +92,7 @@ func TestBreakerOpens(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := &player{steps: c.steps}
 				p := one(t, f, Options{}, once)
+				var opened time.Time
 				for i := range 12 {
 					want := Closed
 					if c.after > 0 && i >= c.after {
@@ -60,13 +104,17 @@ func TestBreakerOpens(t *testing.T) {
 					start, seen := time.Now(), len(f.at)
 					_, err := p.Complete(t.Context(), "m", ask)
 					made := len(f.at) - seen
+					if i+1 == c.after {
+						opened = time.Now()
+					}
 					if want == Closed && made != 1 || want == Open && (made > 0 || time.Since(start) > 0 || !errors.Is(err, router.ErrOpen)) {
 						t.Fatalf("call %d: %v after %v, %d attempts", i+1, err, time.Since(start), made)
 					}
 					var ce *router.CallError
-					if want == Open && (!errors.As(err, &ce) || ce.RetryAfter != coolDown || ce.Attempts != 0 || !errors.Is(err, router.ErrBusy)) {
-						t.Fatalf("call %d: %+v; want to be told to come again in %v", i+1, ce, coolDown)
+					if want == Open && (!errors.As(err, &ce) || ce.RetryAfter != time.Until(opened.Add(coolDown)) || ce.Attempts != 0 || !errors.Is(err, router.ErrBusy)) {
+						t.Fatalf("call %d: %+v; want to be told to come again %v after %v", i+1, ce, coolDown, opened)
 					}
+					time.Sleep(apart)
 				}
 			})
 		})
@@ -102,9 +150,7 @@ func TestBreakerProbes(t *testing.T) {
 				c.is.takes = time.Second
 				f := &player{steps: append(slices.Repeat([]step{broken}, mostFailures), c.is)}
 				p := one(t, f, Options{}, once)
-				for range mostFailures {
-					p.Complete(t.Context(), "m", ask)
-				}
+				opens(t, p)
 				time.Sleep(coolDown - 1)
 				if got := p.Breaker("m"); got != Open || len(p.Available()) > 0 {
 					t.Fatalf("within the cool-down: %v, available %v", got, p.Available())
@@ -140,9 +186,7 @@ func TestBreakerProbeLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &player{steps: append(slices.Repeat([]step{broken}, mostFailures), step{takes: time.Hour}, good)}
 		p := one(t, f, Options{}, once)
-		for range mostFailures {
-			p.Complete(t.Context(), "m", ask)
-		}
+		opens(t, p)
 		time.Sleep(coolDown)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -165,7 +209,7 @@ func TestBreakerWakesWaiters(t *testing.T) {
 				time.Sleep(50 * time.Second)
 				return good.c, nil
 			}
-			time.Sleep(time.Millisecond)
+			time.Sleep(apart)
 			return broken.c, broken.err
 		})
 		p := one(t, f, Options{Backoff: 40 * time.Second}, func(m *Member) { m.Concurrency = 2 })
@@ -174,7 +218,7 @@ func TestBreakerWakesWaiters(t *testing.T) {
 		for i := range 9 {
 			wg.Go(func() {
 				_, err := p.Complete(t.Context(), "m", ask)
-				if i > 0 && (!errors.Is(err, router.ErrOpen) || time.Since(start) > 10*time.Millisecond) {
+				if i > 0 && (!errors.Is(err, router.ErrOpen) || time.Since(start) != mostFailures*apart) {
 					t.Errorf("call %d: %v after %v", i, err, time.Since(start))
 				}
 			})
@@ -191,7 +235,7 @@ func TestBreakerWakesWaiters(t *testing.T) {
 	})
 }
 
-// Whatever a member does and whoever calls it: after five failures in a row nothing is sent for the cool-down, then one
+// Whatever a member does and whoever calls it: after five failures in a row and two seconds nothing is sent for the cool-down, then one
 // attempt at a time, and once it is well a call after the cool-down succeeds.
 func TestBreakerProperty(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
@@ -211,11 +255,11 @@ func TestBreakerProperty(t *testing.T) {
 				return true
 			}
 			var mu sync.Mutex
-			row, probes := 0, 0
-			var openUntil time.Time
+			row, probes, open := 0, 0, false
+			var since, openUntil time.Time
 			f := router.CompleteFunc(func(context.Context, router.Request) (router.Completion, error) {
 				mu.Lock()
-				probe := row >= mostFailures
+				probe := open
 				if probe {
 					if probes++; probes > 1 || time.Now().Before(openUntil) {
 						t.Errorf("after %v: an attempt after %d failures, %d of them at once", time.Since(start), row, probes)
@@ -230,12 +274,15 @@ func TestBreakerProperty(t *testing.T) {
 					probes--
 				}
 				switch {
-				case !probe && row >= mostFailures: // it began before the breaker opened, and says nothing
+				case !probe && open: // it began before the breaker opened, and says nothing
 				case ok:
-					row = 0
+					row, open = 0, false
 				default:
-					if row++; row >= mostFailures {
-						openUntil = time.Now().Add(coolDown)
+					if row == 0 {
+						since = time.Now()
+					}
+					if row++; row >= mostFailures && time.Since(since) >= leastTime {
+						open, openUntil = true, time.Now().Add(coolDown)
 					}
 				}
 				if ok {
@@ -319,6 +366,7 @@ func TestBreakerOverHTTP(t *testing.T) {
 			}
 			for range mostFailures - 1 {
 				call(router.ErrBusy, 1, Closed)
+				clock.Add(1)
 			}
 			call(router.ErrOpen, 1, Open) // told that nothing more will be tried
 			call(router.ErrOpen, 0, Open)
