@@ -78,7 +78,7 @@ func TestGoldenSFT(t *testing.T) {
 			out := t.TempDir()
 			a := g.AdamW
 			rows := lines[sftRow](t, "", "sft", "--model", dir, "--init-adapter", filepath.Join(dir, "adapter_all"), "--data", file,
-				"--batch", "2", "--no-shuffle", "--steps", fmt.Sprint(a.Steps), "--lr", fmt.Sprint(a.LR),
+				"--batch", fmt.Sprint(len(g.Batch)), "--no-shuffle", "--steps", fmt.Sprint(a.Steps), "--lr", fmt.Sprint(a.LR),
 				"--betas", fmt.Sprintf("%v,%v", a.Betas[0], a.Betas[1]), "--eps", fmt.Sprint(a.Eps),
 				"--weight-decay", fmt.Sprint(a.Decay), "--clip", fmt.Sprint(a.Clip), "--out", out, "--json", "-q")
 			if len(rows) != len(a.PerStep) || len(rows) == 0 {
@@ -141,7 +141,7 @@ func TestGoldenFullSFT(t *testing.T) {
 		dir := modeltest.Shared(t, "goldens", name)
 		g, file := readSFT(t, dir)
 		for _, micro := range []string{"1", "4096"} {
-			row := lines[sftRow](t, "", "sft", "--full", "--model", dir, "--data", file, "--batch", "2", "--no-shuffle", "--steps", "1",
+			row := lines[sftRow](t, "", "sft", "--full", "--model", dir, "--data", file, "--batch", fmt.Sprint(len(g.Batch)), "--no-shuffle", "--steps", "1",
 				"--micro-tokens", micro, "--lr", "1e-3", "--out", t.TempDir(), "--json", "-q")[0]
 			if d := math.Abs(row.Loss - g.Full.Loss); !(d < 1e-4) || !(math.Abs(row.GradNorm-g.Full.Norm)/g.Full.Norm < 1e-4) {
 				t.Errorf("%s: loss %v, norm %v; want %v, %v", name, row.Loss, row.GradNorm, g.Full.Loss, g.Full.Norm)
