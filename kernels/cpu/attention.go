@@ -50,7 +50,7 @@ const (
 	leastRows   = 8            // of a batch of sequences that is cut off for another worker's sake
 	batchBytes  = 4 << 20      // of the scores of a batch of sequences, at most, where there are more than one
 	valueRun    = 64           // keys whose values serve all tiles of a piece before the next ones do
-	attendAlone = 1 << 18      // products of q and k that the caller does alone
+	attendAlone = 1 << 14      // products of q and k that the caller does alone
 )
 
 // Attention sets out to causal softmax attention and lse to the log-sum-exp of each row's scaled scores.
