@@ -211,8 +211,19 @@ func score(d *Device, rows, vocab, in int) ([]byte, error) {
 	w, x, id := d.Load(k.Format{Type: k.BF16}, vocab, in, raw), random(d, g, rows, in), column32(d, ids...)
 	coef, dx := random(d, g, rows, 1), random(d, g, rows, in)
 	lp, lse, h := d.New(k.F32, rows, 1), d.New(k.F32, rows, 1), d.New(k.F32, rows, 1)
-	d.Score(lp, lse, h, x, w, id, k.Dist{})
-	d.ScoreGrad(dx, x, w, lse, id, coef, k.Dist{})
+	words, temps := make([]int32, rows*ceil(vocab, 32)), make([]float32, rows)
+	for i := range words {
+		words[i] = int32(g.Uint32())
+	}
+	for i, id := range ids {
+		words[i*ceil(vocab, 32)+int(id)/32] |= 1 << (id % 32)
+		temps[i] = float32(i%3) / 2
+	}
+	dist := k.Dist{Mask: d.New(k.I32, rows, ceil(vocab, 32)), Temperature: d.New(k.F32, rows, 1)}
+	d.Write(dist.Mask, intBytes(words))
+	d.Write(dist.Temperature, floatBytes(temps))
+	d.Score(lp, lse, h, x, w, id, dist)
+	d.ScoreGrad(dx, x, w, lse, id, coef, dist)
 	return answer(d, lp, lse, h, dx)
 }
 

@@ -24,10 +24,14 @@ func (d *Device) score(lp, lse, h, x k.Tensor, w k.Weight, ids k.Tensor, dist k.
 	size := partBytes * rows * blocks
 	parts := d.grow(&d.scores, size+4*rows+4*rows*min(scoreIDs, vocab))
 	got := parts + uint64(size)
-	for first := 0; first < vocab && d.err == nil; first += scoreIDs {
-		logits := d.logits(x, w, first, size/4+rows)
-		d.op(opScore, "score_parts").address(parts).address(got).in(logits).in(ids).in(dist.Temperature).in(dist.Mask).
-			ints(logits.Cols, first, vocab).run(plane(ceil(logits.Cols, 8*idBlock), rows), 256)
+	if d.heads90(w) {
+		d.score90(parts, got, x, w, ids, dist)
+	} else {
+		for first := 0; first < vocab && d.err == nil; first += scoreIDs {
+			logits := d.logits(x, w, first, size/4+rows)
+			d.op(opScore, "score_parts").address(parts).address(got).in(logits).in(ids).in(dist.Temperature).in(dist.Mask).
+				ints(logits.Cols, first, vocab).run(plane(ceil(logits.Cols, 8*idBlock), rows), 256)
+		}
 	}
 	d.op(opScore, "score_join").out(lp).out(lse).out(h).address(parts).address(got).in(ids).in(dist.Temperature).in(dist.Mask).ints(vocab).
 		shared(16*blocks).run(line(rows), 128)
@@ -39,12 +43,21 @@ func (d *Device) ScoreGrad(dx, x k.Tensor, w k.Weight, lse, ids, coef k.Tensor, 
 		n := min(mostPacked, x.Rows-i)
 		d.grow(&d.scores, 4*n*min(scoreIDs, w.Rows))
 		for first := 0; first < w.Rows && d.err == nil; first += scoreIDs {
-			logits, dist := d.logits(x.Slice(i, n), w, first, 0), someOf(dist, i, n)
-			d.op(opScoreGrad, "logprob_grad").out(logits).in(logits).in(lse.Slice(i, n)).in(ids.Slice(i, n)).in(coef.Slice(i, n)).
-				in(dist.Temperature).in(dist.Mask).ints(n, logits.Cols, first, w.Rows).run(rowsAndColumns(n, logits.Cols), 256)
-			d.LinearGrad(dx.Slice(i, n), logits, d.rowsFrom(w, first, logits.Cols))
+			grad := d.gradPart(x.Slice(i, n), w, first, lse.Slice(i, n), ids.Slice(i, n), coef.Slice(i, n), someOf(dist, i, n))
+			d.LinearGrad(dx.Slice(i, n), grad, d.rowsFrom(w, first, grad.Cols))
 		}
 	}
+}
+
+// gradPart is the gradient by the logits of up to scoreIDs ids from first on, in d.scores.
+func (d *Device) gradPart(x k.Tensor, w k.Weight, first int, lse, ids, coef k.Tensor, dist k.Dist) k.Tensor {
+	if d.heads90(w) {
+		return d.grad90(x, w, first, lse, ids, coef, dist)
+	}
+	logits := d.logits(x, w, first, 0)
+	d.op(opScoreGrad, "logprob_grad").out(logits).in(logits).in(lse).in(ids).in(coef).in(dist.Temperature).in(dist.Mask).
+		ints(x.Rows, logits.Cols, first, w.Rows).run(rowsAndColumns(x.Rows, logits.Cols), 256)
+	return logits
 }
 
 // logits are those of up to scoreIDs ids from first on, in d.scores from its element `at` on.

@@ -17,6 +17,13 @@ var scoreChecks = []check{
 	{"ScoreGrad/laws", scoreGradLaws},
 }
 
+// RunScore checks a kernels.Scorer's scoring alone: of a device that has other kernels for it than those Run has checked.
+func RunScore(t *testing.T, open func(t *testing.T) k.Backend) {
+	for _, c := range scoreChecks {
+		t.Run(c.name, func(t *testing.T) { c.check(t, attach(t, open), seeded(t, c.name)) })
+	}
+}
+
 // scorer is be as a Scorer.
 func scorer(t *testing.T, be k.Backend) k.Scorer {
 	s, ok := be.(k.Scorer)
