@@ -100,6 +100,8 @@ func TestBadInput(t *testing.T) {
 		{"a group of one", "", []string{"grpo", "--model", mini, "--task", "scan", "--samples", "1", "--out", filepath.Join(out, "d")}, 2, []string{"--samples 1"}},
 		{"no reward", "", []string{"grpo", "--model", mini, "--data", data, "--out", filepath.Join(out, "e")}, 2, []string{"--reward-cmd"}},
 		{"port in use", "", []string{"serve", "--model", mini, "--listen", taken.Addr().String()}, 1, []string{"address already in use", "--listen"}},
+		{"no log to log to", "", []string{"serve", "--model", mini, "--log-prompts", "-q"}, 2, []string{"--log-prompts", "-q"}},
+		{"drain backwards", "", []string{"serve", "--model", mini, "--drain=-1s"}, 2, []string{"--drain -1s"}},
 		{"public address", "", []string{"serve", "--model", mini, "--listen", "0.0.0.0:0"}, 2, []string{"anybody could use it"}},
 		{"unknown key", "", []string{"route", "q", "--config", config(func(m map[string]any) { m["pol"] = 1 })}, 1, []string{"pol"}},
 		{"key in the file", "", []string{"route", "q", "--config", config(func(m map[string]any) { member(m)["key"] = "sk-secret" })}, 1, []string{"key_env"}},
