@@ -28,26 +28,49 @@ func (d *Decoder) linear(out, x kernels.Tensor, l linear) {
 	d.be.Linear(out, x, l.w, l.bias.t)
 }
 
-// adapt adds to outs, which hold the projections of x that the sites from first on make, what each sequence's
-// adapter adds to them: scale·x·Aᵀ·Bᵀ (Hu et al. 2021).
-func (p *Pass) adapt(x kernels.Tensor, layer, first int, outs ...kernels.Tensor) {
-	be, all := p.d.be, p.layer(layer).low
+// project sets out to what e makes of the projection of x through l, and of what each sequence's adapter adds to it:
+// scale·x·Aᵀ·Bᵀ (Hu et al. 2021). h is where the projection goes on a device that cannot end it so, and outs are
+// the views of h that the sites from first on make.
+func (p *Pass) project(out, h, x kernels.Tensor, l linear, layer, first int, e kernels.Ending, outs ...kernels.Tensor) {
+	be := p.d.be
+	p.expands = p.adapt(p.expands[:0], h, x, layer, first, outs...)
+	e.Expands = p.expands
+	if f, ok := be.(kernels.Fuser); ok && !l.w.Zero() && f.Fused(out, x, l.w, l.bias.t, e) {
+		return
+	}
+	p.d.linear(h, x, l)
+	for _, a := range e.Expands {
+		be.MatMul(h.Slice(a.Row, a.Low.Rows).Columns(a.Col, a.B.Rows), a.Low, a.B, kernels.Gemm{TransB: true, Alpha: 1, Accumulate: true})
+	}
+	if e.Gated {
+		gate, up := p.d.halves(h)
+		be.SwiGLU(out, gate, up)
+	}
+	if !e.Plus.Zero() {
+		be.Add(out, e.Plus, h)
+	}
+}
+
+// adapt appends to all what adapters add to outs, views of h.
+func (p *Pass) adapt(all []kernels.Expand, h, x kernels.Tensor, layer, first int, outs ...kernels.Tensor) []kernels.Expand {
+	lows := p.layer(layer).low
 	first += layer * sites
 	for s := 0; s < p.b.Sequences(); {
 		ad, end := p.run(s)
 		if ad != nil {
 			i := int(p.b.Starts[s])
 			n := int(p.b.Starts[end]) - i
-			low := all.Slice(i, n)
+			low := lows.Slice(i, n)
 			p.lower(low, x.Slice(i, n), ad, first)
 			for j, out := range outs {
 				if pair := &ad.sites[first+j]; !pair.A.Zero() {
-					be.MatMul(out.Slice(i, n), low.Columns(pair.at, pair.B.Cols), pair.B, kernels.Gemm{TransB: true, Alpha: 1, Accumulate: true})
+					all = append(all, kernels.Expand{Row: i, Col: out.Off - h.Off, Low: low.Columns(pair.at, pair.B.Cols), B: pair.B})
 				}
 			}
 		}
 		s = end
 	}
+	return all
 }
 
 // lower sets low to scale·x·Aᵀ of the pairs at the site first and those that have its input.
@@ -75,10 +98,8 @@ func (p *Pass) run(s int) (*Adapter, int) {
 // block replaces the residual stream x by layer i's output.
 func (p *Pass) block(i int, x kernels.Tensor) {
 	p.inside(i, x)
-	d, a := p.d, p.layer(i)
-	d.linear(a.h, a.ff, d.layers[i].down)
-	p.adapt(a.ff, i, siteDown, a.h)
-	d.be.Add(x, a.mid, a.h)
+	a := p.layer(i)
+	p.project(x, a.h, a.ff, p.d.layers[i].down, i, siteDown, kernels.Ending{Plus: a.mid}, a.h)
 }
 
 // inside is layer i up to the input of its last projection; x stays.
@@ -86,9 +107,8 @@ func (p *Pass) inside(i int, x kernels.Tensor) {
 	d, be, l, a, eps := p.d, p.d.be, &p.d.layers[i], p.layer(i), float32(p.d.Config.Eps)
 
 	be.RMSNorm(a.xn, x, l.attnNorm.t, eps)
-	d.linear(a.raw, a.xn, l.qkv)
 	rawQ, rawK, v := d.columns(a.raw)
-	p.adapt(a.xn, i, siteQ, rawQ, rawK, v)
+	p.project(a.raw, a.raw, a.xn, l.qkv, i, siteQ, kernels.Ending{}, rawQ, rawK, v)
 	q, k, _ := d.columns(a.qkv)
 	if d.Config.QKNorm {
 		be.RMSNorm(q, rawQ, l.qNorm.t, eps)
@@ -109,14 +129,15 @@ func (p *Pass) inside(i int, x kernels.Tensor) {
 		p.copyRows(k)
 		p.copyRows(v)
 	}
-	d.linear(a.h, a.att, l.o)
-	p.adapt(a.att, i, siteO, a.h)
-	be.Add(a.mid, x, a.h)
+	p.project(a.mid, a.h, a.att, l.o, i, siteO, kernels.Ending{Plus: x}, a.h)
 
 	be.RMSNorm(a.hn, a.mid, l.ffnNorm.t, eps)
-	d.linear(a.gateUp, a.hn, l.gateUp)
 	gate, up := d.halves(a.gateUp)
-	p.adapt(a.hn, i, siteGate, gate, up)
+	if p.g == nil {
+		p.project(a.ff, a.gateUp, a.hn, l.gateUp, i, siteGate, kernels.Ending{Gated: true}, gate, up)
+		return
+	}
+	p.project(a.gateUp, a.gateUp, a.hn, l.gateUp, i, siteGate, kernels.Ending{}, gate, up) // Backward needs both
 	be.SwiGLU(a.ff, gate, up)
 }
 

@@ -43,7 +43,8 @@ type Pass struct {
 	trace                          []kernels.Tensor
 	g                              *gradients // nil without Train
 	raw                            []byte
-	held                           int // first wanted row whose logits are held; -1: none
+	expands                        []kernels.Expand // of the projection under way
+	held                           int              // first wanted row whose logits are held; -1: none
 }
 
 // activations are those of one layer, a row a token; last and logits have a row for each wanted row. low has

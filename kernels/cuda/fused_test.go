@@ -1,9 +1,14 @@
 package cuda
 
 import (
+	"slices"
 	"testing"
 
 	k "github.com/r2-reasoner/r2/kernels"
+	"github.com/r2-reasoner/r2/model"
+	"github.com/r2-reasoner/r2/model/batch"
+	"github.com/r2-reasoner/r2/model/modeltest"
+	"github.com/r2-reasoner/r2/weights"
 )
 
 var endingMutations = []mutation{
@@ -64,5 +69,73 @@ func TestFusedAllocatesNothing(t *testing.T) {
 	}
 	if err := d.Sync(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A fuses device counts the products that are ended.
+type fuses struct {
+	*Device
+	ended int
+}
+
+func (d *fuses) Fused(out, x k.Tensor, w k.Weight, bias k.Tensor, e k.Ending) bool {
+	ok := d.Device.Fused(out, x, w, bias, e)
+	if ok {
+		d.ended++
+	}
+	return ok
+}
+
+// A model's log-probabilities have the same bits from products that end with what follows them, in a pass without
+// Backward and in one with it, and from operations one after another: sequences without an adapter, with one, with another.
+func TestFusedModel(t *testing.T) {
+	b := &batch.Batch{Starts: []int32{0}, Adapters: []int32{0, 1, 2}}
+	for s, n := range []int32{4, 6, 9} {
+		for i := range n {
+			b.Tokens, b.Positions = append(b.Tokens, (7*int32(s)+5*i)%90), append(b.Positions, i)
+			b.Want, b.Targets = append(b.Want, int32(len(b.Want))), append(b.Targets, (i*i+3)%90)
+		}
+		b.Starts, b.Lengths = append(b.Starts, int32(len(b.Tokens))), append(b.Lengths, n)
+	}
+	score := func(be k.Backend, train bool) []float32 {
+		src := modeltest.Tiny("qwen2", 5)
+		logp := make([]float32, len(b.Want))
+		attached(t, be, func() error {
+			dec, err := model.Load(be, src.Config, src, model.Options{Context: 64, DType: weights.BF16, Convert: true})
+			if err != nil {
+				return err
+			}
+			ads := []*model.Adapter{nil, nil, nil}
+			for i := 1; i < 3; i++ {
+				host, err := model.RandomAdapter(src.Config, weights.AdapterConfig{R: 2 + i, Alpha: 8, Targets: weights.Targets{Names: model.Modules()}}, uint64(i))
+				if err != nil {
+					return err
+				}
+				for _, p := range host.Pairs {
+					for j := range p.B {
+						p.B[j] = float32((i+j)%7-3) / 16
+					}
+				}
+				if ads[i], err = dec.LoadAdapter(host); err != nil {
+					return err
+				}
+			}
+			n := len(b.Tokens)
+			p := dec.NewPass(model.Size{Tokens: n, Sequences: 3, Wanted: n, Rank: 4, Train: train})
+			if err := p.Load(b, ads, nil); err != nil {
+				return err
+			}
+			p.Forward()
+			return p.LogProbs(logp)
+		})
+		return logp
+	}
+	fused, training := &fuses{Device: simulated(t)}, &fuses{Device: simulated(t)}
+	want := score(struct{ k.Backend }{simulated(t)}, false)
+	if got := score(fused, false); !slices.Equal(got, want) || fused.ended != 2*4 {
+		t.Errorf("%d products ended: %v, one after another %v", fused.ended, got, want)
+	}
+	if got := score(training, true); !slices.Equal(got, want) || training.ended != 2*4 {
+		t.Errorf("%d products ended, training: %v, one after another %v", training.ended, got, want)
 	}
 }
