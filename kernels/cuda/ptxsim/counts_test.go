@@ -212,8 +212,8 @@ func TestNoCounts(t *testing.T) {
 	}
 }
 
-// What a surveying device counts is what another one does: of a kernel with tiles, products and barriers whole, and of a grid in
-// blocks at equal distances.
+// What a surveying device counts is what another one does: of a kernel with tiles, products and barriers whole, and of a part
+// of the blocks.
 func TestSurvey(t *testing.T) {
 	y := laying{128, false}
 	image := make([]byte, wgImage)

@@ -74,7 +74,7 @@ func New(o Options) *Device {
 		multiprocessors: max(o.Multiprocessors, 1)}
 }
 
-// Survey lets a surveying device run so many blocks of each launch, which stand at equal distances, or all of them
+// Survey lets a surveying device run so many blocks of each launch, one somewhere in each of n equal parts, or all of them
 // where n is 0.
 func (d *Device) Survey(n int) { d.surveyed = n }
 

@@ -74,8 +74,39 @@ type instruction struct {
 // kernels keeps what was parsed, by section: every device loads the same few modules.
 var kernels sync.Map
 
+// A parsed module is its kernels by name, and the processor they are for.
+type parsed struct {
+	kernels map[string]*kernel
+	target  string
+}
+
+// modules keeps the parsed modules by their text: to find where kernels end takes as long as to run small ones. There is one
+// text for each planted bug, so they are not all kept.
+var modules struct {
+	sync.Mutex
+	of map[string]parsed
+}
+
+const mostModules = 32
+
 // parse makes the kernels of a module, by name. target is the processor they are for.
 func parse(text string) (all map[string]*kernel, target string, err error) {
+	modules.Lock()
+	defer modules.Unlock()
+	if m, ok := modules.of[text]; ok {
+		return m.kernels, m.target, nil
+	}
+	if all, target, err = parseModule(text); err != nil {
+		return nil, "", err
+	}
+	if modules.of == nil || len(modules.of) == mostModules {
+		modules.of = map[string]parsed{}
+	}
+	modules.of[strings.Clone(text)] = parsed{all, target}
+	return all, target, nil
+}
+
+func parseModule(text string) (all map[string]*kernel, target string, err error) {
 	parts, target, err := sections(text)
 	if err != nil {
 		return nil, "", err

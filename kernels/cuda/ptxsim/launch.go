@@ -2,6 +2,7 @@ package ptxsim
 
 import (
 	"encoding/binary"
+	"math"
 
 	"github.com/r2-reasoner/r2/kernels/cuda/driver"
 )
@@ -102,7 +103,8 @@ func (d *Device) runGrid(k *kernel, grid, size [3]int, l driver.Launch, params [
 	}
 	for i := range run {
 		if run < n {
-			i = int((float64(i) + 0.5) * float64(n) / float64(run))
+			_, part := math.Modf(float64(i+1) * math.Phi) // not always the same place, which grids of several dimensions would repeat
+			i = int((float64(i) + part) * float64(n) / float64(run))
 		}
 		if d.order == LastFirst {
 			i = n - 1 - i
