@@ -97,8 +97,11 @@ func (p *Pass) again(i int, x kernels.Tensor, into *Grads) {
 func (p *Pass) blockGrad(i int, x kernels.Tensor, g *gradients, into *Grads) {
 	d, be, l, a, eps := p.d, p.d.be, &p.d.layers[i], p.layer(i), float32(p.d.Config.Eps)
 	p.again(i, x, into)
-	for _, t := range []kernels.Tensor{g.xn, g.raw, g.qkv, g.att, g.hn, g.gateUp, g.ff} {
+	for _, t := range []kernels.Tensor{g.xn, g.qkv, g.att, g.hn, g.gateUp, g.ff} {
 		be.Fill(t, 0)
+	}
+	if d.Config.QKNorm { // else it is qkv
+		be.Fill(g.raw, 0)
 	}
 
 	gate, up := d.halves(a.gateUp)

@@ -99,10 +99,29 @@ func (t *linearGradTask) piece(lo, hi, first, last, worker int) {
 			}
 			a := tile{
 				panel: panel, k: k, line: lineF32, row: row, step: 4, outRow: t.row,
-				ahead: uintptr(panel), mask: maskOf(t.w.cols - q*lanes), start: 1, alpha: 1,
+				mask: maskOf(t.w.cols - q*lanes), start: 1, alpha: 1,
 			}
-			a.tiles(x, unsafe.Add(t.dx, lo*t.row+4*lanes*q), hi-lo)
+			next, from := q+1, n
+			if next == last {
+				next, from = first, n+t.cutN
+			}
+			t.tiles(&a, x, unsafe.Add(t.dx, lo*t.row+4*lanes*q), hi-lo, from, next)
 		}
+	}
+}
+
+// tiles computes rows of a panel. Meanwhile the blocks that are transposed next, of the outputs from n on and panel q,
+// are asked for, one in each tile.
+func (t *linearGradTask) tiles(a *tile, x, out unsafe.Pointer, rows, n, q int) {
+	tiles := ceilDiv(rows, tileRows)
+	for i := range tiles {
+		lo, hi := rows*i/tiles, rows*(i+1)/tiles
+		a.x, a.out = unsafe.Add(x, lo*a.row), unsafe.Add(out, lo*a.outRow)
+		a.ahead, a.aheadStep = uintptr(a.panel), 0
+		if at := n + i*lanes; at < t.w.rows && i*lanes < t.cutN {
+			a.ahead, a.aheadStep = uintptr(t.w.at(at/lanes, q*lanes)), ceilDiv(lanes*t.w.line, 2*a.k)
+		}
+		a.f32(hi - lo)
 	}
 }
 

@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"fmt"
+	"math"
 	"unsafe"
 
 	"github.com/r2-reasoner/r2/kernels"
@@ -95,19 +96,18 @@ func (d *Device) Copy(dst, src kernels.Tensor) {
 
 // Fill sets every element of dst, an F32 tensor, to v.
 func (d *Device) Fill(dst kernels.Tensor, v float32) {
-	s := floats("Fill", dst)
-	if d.err != nil {
-		return
-	}
-	for i := range dst.Rows {
-		if dst.Cols == 0 {
-			break
+	d.rows.begin("Fill", dst)
+	d.rows.sign = v
+	d.each(dst.Rows, dst.Cols, func(t *rowTask, i, _ int) {
+		row := t.v[0].row(i)
+		if math.Float32bits(t.sign) == 0 {
+			clear(row)
+			return
 		}
-		row := s[i*dst.Stride:][:dst.Cols]
 		for j := range row {
-			row[j] = v
+			row[j] = t.sign
 		}
-	}
+	})
 }
 
 // rowBytes is row i of t as bytes.
