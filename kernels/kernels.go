@@ -267,6 +267,21 @@ type Expand struct {
 	Low, B   Tensor
 }
 
+// A Param is what AdamW steps: a tensor, its moments and its gradient, all of one shape.
+type Param struct {
+	W, M, V, G Tensor
+	Decay      float32
+}
+
+// A Grouper is a Backend that takes many tensors at once, with the bits of one after another. They lie end to end:
+// their rows have no gaps.
+type Grouper interface {
+	// AdamWAll is AdamW of each, with its own Decay.
+	AdamWAll(ps []Param, o Adam)
+	// SumSquaresAll sets element i of out, one row, to SumSquares of xs[i].
+	SumSquaresAll(out Tensor, xs []Tensor)
+}
+
 // Gemm says how MatMul multiplies: op(a) is a or, with TransA, aᵀ. Each element is one sum over the
 // common length in ascending order. Without Accumulate it starts from 0, is multiplied by Alpha, and
 // Bias, one row, is added. With Accumulate it starts from what c holds; Alpha must be 1 and Bias zero.

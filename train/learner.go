@@ -30,7 +30,9 @@ type Learner struct {
 	grads  *model.Grads
 	params []model.Param
 	m, v   []kernels.Tensor
-	sums   kernels.Tensor // 1 × params
+	sums   kernels.Tensor   // 1 × params
+	all    []kernels.Param  // as many
+	some   []kernels.Tensor // as many
 	logp   []float32
 	nats   []float32 // entropies
 	sumRaw []byte
@@ -62,6 +64,7 @@ func New(dec *model.Decoder, ad, ref *model.Adapter, size model.Size, o Optimize
 	}
 	l.sums = be.New(kernels.F32, 1, len(l.params))
 	l.sumRaw = make([]byte, 4*len(l.params))
+	l.all, l.some = make([]kernels.Param, 0, len(l.params)), make([]kernels.Tensor, 0, len(l.params))
 	l.pass = dec.NewPass(size)
 	l.logp, l.nats = make([]float32, size.Wanted), make([]float32, size.Wanted)
 	return l, be.Sync()
@@ -139,25 +142,53 @@ func (l *Learner) Update(lr float32) (norm float32, err error) {
 	if o.Clip > 0 {
 		step.Scale = float32(min(1, float64(o.Clip)/(float64(norm)+1e-6))) // as torch.nn.utils.clip_grad_norm_
 	}
-	for i, p := range l.params {
-		step.Decay = o.Decay
-		if p.OneD {
-			step.Decay = 0
-		}
-		l.dec.Backend().AdamW(p.W, l.m[i], l.v[i], p.G, step)
-	}
+	l.adamW(step, o.Decay)
 	l.grads.Zero()
 	_, err = l.norm("weight", func(p model.Param) kernels.Tensor { return p.W })
 	return norm, err
 }
 
-// norm is the norm of one tensor of each parameter, all together.
-func (l *Learner) norm(what string, of func(model.Param) kernels.Tensor) (float32, error) {
+// adamW takes a step of all parameters, at once where the device can. Rows of one dimension are not decayed.
+func (l *Learner) adamW(step kernels.Adam, decay float32) {
+	all := l.all[:0]
+	for i, p := range l.params {
+		q := kernels.Param{W: p.W, M: l.m[i], V: l.v[i], G: p.G, Decay: decay}
+		if p.OneD {
+			q.Decay = 0
+		}
+		all = append(all, q)
+	}
 	be := l.dec.Backend()
+	if g, ok := be.(kernels.Grouper); ok {
+		g.AdamWAll(all, step)
+		return
+	}
+	for _, p := range all {
+		step.Decay = p.Decay
+		be.AdamW(p.W, p.M, p.V, p.G, step)
+	}
+}
+
+// squares sets l.sums to the sum of squares of one tensor of each parameter.
+func (l *Learner) squares(of func(model.Param) kernels.Tensor) {
+	be := l.dec.Backend()
+	if g, ok := be.(kernels.Grouper); ok {
+		some := l.some[:0]
+		for _, p := range l.params {
+			some = append(some, of(p))
+		}
+		g.SumSquaresAll(l.sums, some)
+		return
+	}
 	for i, p := range l.params {
 		be.SumSquares(l.sums.Columns(i, 1), of(p))
 	}
-	if err := be.Read(l.sumRaw, l.sums); err != nil {
+}
+
+// norm is the norm of one tensor of each parameter, all together.
+func (l *Learner) norm(what string, of func(model.Param) kernels.Tensor) (float32, error) {
+	l.squares(of)
+	if err := l.dec.Backend().Read(l.sumRaw, l.sums); err != nil {
 		return 0, err
 	}
 	total := 0.0

@@ -63,9 +63,13 @@ func (d *Device) SumSquares(out, x k.Tensor) {
 
 func (d *Device) AdamW(w, m, v, g k.Tensor, o k.Adam) {
 	need(like(w, m, v, g) && o.Step >= 1, "AdamW", w, m, v, g)
+	rows, cols := flat(&w, &m, &v, &g)
+	d.op(opAdamW, "adamw").out(w).out(m).out(v).in(g).ints(rows, cols).float(o.Decay).adam(o).run(rowsAndColumns(rows, cols), 256)
+}
+
+// adam puts what of a step is the same for all elements.
+func (c *call) adam(o k.Adam) *call {
 	c1 := 1 - math.Pow(float64(o.Beta1), float64(o.Step))
 	c2 := 1 - math.Pow(float64(o.Beta2), float64(o.Step))
-	rows, cols := flat(&w, &m, &v, &g)
-	d.op(opAdamW, "adamw").out(w).out(m).out(v).in(g).ints(rows, cols).
-		float(o.LR, o.Beta1, o.Beta2, o.Eps, o.Decay, o.Scale, float32(c1), float32(c2)).run(rowsAndColumns(rows, cols), 256)
+	return c.float(o.LR, o.Beta1, o.Beta2, o.Eps, o.Scale, float32(c1), float32(c2))
 }

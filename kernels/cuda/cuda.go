@@ -41,6 +41,7 @@ type Device struct {
 	scratch memory
 	scores  memory // scratch memory of Score and ScoreGrad, which use scratch too
 	part    memory // some rows of a weight
+	list    []byte // of tensors, as many.cu reads it
 	post    post
 
 	mostShared int  // bytes of shared memory that a block can have
@@ -60,6 +61,7 @@ var (
 	_ k.Capturer   = (*Device)(nil)
 	_ k.BothReader = (*Device)(nil)
 	_ k.Scorer     = (*Device)(nil)
+	_ k.Grouper    = (*Device)(nil)
 )
 
 // A kernel is a loaded one.

@@ -258,6 +258,8 @@ func everyOperation(d *Device, n int) {
 	d.SumRows(f(1, 64), x)
 	d.SumSquares(f(1, 1), x)
 	d.AdamW(x, y, z, f(n, 64), k.Adam{Step: 1})
+	d.AdamWAll([]k.Param{{W: x, M: y, V: z, G: f(n, 64)}}, k.Adam{Step: 1})
+	d.SumSquaresAll(f(1, 2), []k.Tensor{x, y})
 	d.RoPE(x, i(n), k.Rotary{HeadDim: 16, Table: f(9, 16)})
 	for _, cols := range []int{64, longRun} {
 		d.RMSNorm(f(n, cols), f(n, cols), f(1, cols), 1e-6)

@@ -1,7 +1,7 @@
 // elementwise: Fill, Copy, Add, SwiGLU, SwiGLUGrad and AdamW.
 // A thread has one column of a block of 256 and walks down the rows; the host makes one long row of
 // operands that lie end to end. Memory-bound, so there is one version of each.
-#include "gpu.h"
+#include "adam.h"
 
 // The loop over a thread's elements: row r, column c.
 #define EACH(rows, cols)                           \
@@ -42,15 +42,7 @@ KERNEL(256) swiglu_grad(float* dgate, int dgs, float* dup, int dus, const float*
   }
 }
 
-// One step; c1 and c2 are 1 - beta^step. (Loshchilov and Hutter 2019)
-KERNEL(256) adamw(float* w, int ws, float* m, int ms, float* v, int vs, const float* g, int gs, int rows, int cols, float lr,
-                  float beta1, float beta2, float eps, float decay, float scale, float c1, float c2, u64* fault, u32 tag) {
-  EACH(rows, cols) {
-    float d = g[at(r, gs, c)] * scale, *pw = w + at(r, ws, c), *pm = m + at(r, ms, c), *pv = v + at(r, vs, c);
-    float a = fmaf(beta1, *pm, (1.f - beta1) * d), b = fmaf(beta2, *pv, (1.f - beta2) * d * d), x = *pw;
-    *pm = a;
-    *pv = b;
-    x = fmaf(-lr * decay, x, x);
-    *pw = x - lr * (a / c1) / (sqrtf(b / c2) + eps);
-  }
+KERNEL(256) adamw(float* w, int ws, float* m, int ms, float* v, int vs, const float* g, int gs, int rows, int cols, float decay, ADAM,
+                  u64* fault, u32 tag) {
+  EACH(rows, cols) step(w + at(r, ws, c), m + at(r, ms, c), v + at(r, vs, c), g[at(r, gs, c)], decay, PASS_ADAM);
 }

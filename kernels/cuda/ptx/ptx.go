@@ -5,7 +5,7 @@
 // give the same. None has been timed: no GPU was at hand.
 //
 // `make ptx` compiles them, `make ptx-check` fails when one is stale or a kernel spills. The sources
-// include nothing but gpu.h, which says the rules they keep, hopper.h and dist.h.
+// include nothing but gpu.h, which says the rules they keep, hopper.h, dist.h and adam.h.
 package ptx
 
 import (
@@ -48,6 +48,8 @@ func Headers(module string) []string {
 		names = append(names, "ending.h")
 	case "logits", "score", "head90":
 		names = append(names, "dist.h")
+	case "elementwise", "many":
+		names = append(names, "adam.h")
 	}
 	return names
 }
