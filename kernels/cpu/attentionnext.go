@@ -79,7 +79,7 @@ type feed struct {
 }
 
 // feedAhead is how many elements are asked for before anything is computed.
-const feedAhead = 4 << 10
+const feedAhead = 16 << 10
 
 // begin asks for the first of the memory.
 func (f *feed) begin() {
