@@ -236,6 +236,13 @@ type BothReader interface {
 	ReadBoth(dst []byte, a, b Tensor) error
 }
 
+// A Sharer is a Backend whose threads can be lent, between two operations, to work of the host's.
+type Sharer interface {
+	Threads() int
+	// Share calls f once for each of 0 … n-1, several at the same time, and returns when all have returned.
+	Share(n int, f func(i int))
+}
+
 // A Scorer is a Backend that scores ids, forward and backward, without the logits of all ids in memory.
 type Scorer interface {
 	// Score sets lp and lse to the bits of LogProb of the logits that Linear makes of x and w, and h, unless it is

@@ -28,9 +28,9 @@ type Runner struct {
 	ids, lp, lse, uniform kernels.Tensor
 	raw                   []byte
 	logits                []float32
-	scratch               sample.Scratch
 	tokens                []engine.Token
 	beside                beside
+	host                  host
 }
 
 var _ engine.Stepper = (*Runner)(nil)
@@ -49,6 +49,7 @@ func New(dec *model.Decoder, size model.Size, pages int) (*Runner, error) {
 		raw: make([]byte, 4*max(2*size.Wanted, dec.Config.Vocab)), logits: make([]float32, dec.Config.Vocab),
 		tokens: make([]engine.Token, 0, size.Wanted), beside: newBeside(be, size.Wanted),
 	}
+	r.host.init(be, size.Wanted, dec.Config.Vocab)
 	r.graphs.on, _ = be.(kernels.Capturer)
 	r.graphs.of = map[shape]kernels.Graph{}
 	return r, be.Sync()
@@ -162,30 +163,7 @@ func (r *Runner) rows(k kind, i, n int, logits kernels.Tensor, dist kernels.Dist
 	case onDevice:
 		be.Sample(r.ids.Slice(i, n), r.lp.Slice(i, n), logits, r.uniform.Slice(i, n), dist)
 	case onHost:
-		for j := range n {
-			if err := r.choose(i+j, logits.Slice(j, 1), b, &draws[i+j]); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// choose draws one row's token on the host.
-func (r *Runner) choose(i int, logits kernels.Tensor, b *batch.Batch, d *sample.Draw) error {
-	if err := r.readLogits(logits); err != nil {
-		return err
-	}
-	id, lp := sample.Choose(r.logits, *d, mask(b, i, logits.Cols), d.Uniform(), &r.scratch)
-	if id < 0 {
-		return fmt.Errorf("sample: row %d has no token to draw", i)
-	}
-	t := &r.tokens[i]
-	t.ID, t.LogProb = id, lp
-	if d.Top > 0 {
-		s, at := &r.beside, len(r.beside.arena)
-		s.arena = r.scratch.Top(s.arena, d.Top)
-		t.Top = s.arena[at:len(s.arena):len(s.arena)]
+		return r.choose(i, n, logits, b, draws)
 	}
 	return nil
 }

@@ -37,6 +37,7 @@ type Device struct {
 	linearGrad  linearGradTask
 	matmul      matmulTask
 	embed       embedTask
+	lent        lent
 	vectorTasks
 }
 
