@@ -87,8 +87,8 @@ func (w *weight) lane(out *[kernels.BlockLen]float32, block unsafe.Pointer, lane
 	default:
 		low = half(n + 2*lanes + 2*lane)
 	}
-	for k := range out {
-		out[k] = fma32(float32(panelQuant(w.blocks, panel, lane, k)), scale, low)
+	for k := range out { // half floats and integers: in float64 product and sum are exact
+		out[k] = float32(float64(panelQuant(w.blocks, panel, lane, k))*float64(scale) + float64(low))
 	}
 }
 
