@@ -13,7 +13,7 @@ var _ k.Fuser = (*Device)(nil)
 const (
 	mostExpands = 8
 	expandWords = 6  // of eight bytes
-	fewTokens   = 32 // of a tile whose ending adds what adapters do
+	fewTokens   = 64 // of a tile whose ending adds what adapters do
 )
 
 // Fused is for bf16 weights on compute capability 9.0.

@@ -12,10 +12,10 @@ import (
 )
 
 var endingMutations = []mutation{
-	{"a row too many of an adapter's", "linear90_8_3", `setp\.ge\.u32(\s+%p\d+, %r\d+, %r\d+;)`, 0, "setp.gt.u32${1}", playEnding, bounds},
+	{"a row too many of an adapter's", "linear90_8_3", `setp\.ge\.u32(\s+%p\d+, %r\d+, %r\d+;)`, 2, "setp.gt.u32${1}", playEnding, bounds},
 	{"an output too many of an adapter's", "linear90_8_3", `setp\.le\.s32(\s+%p\d+, %r\d+, %r\d+;)`, 1, "setp.lt.s32${1}", playEnding, bounds},
-	{"a row too many of a gated product", "linear90_8_3", `setp\.ge\.s32(\s+%p\d+, %r\d+, %r\d+;)`, 8, "setp.gt.s32${1}", playEnding, bounds},
-	{"a step of an adapter's sum is left out", "linear90_8_3", `fma\.rn\.f32(\s+%f\d+), %f\d+, %f\d+, (%f\d+);`, 0, "mov.f32${1}, ${2};", playEnding, otherAnswer},
+	{"a row too many of a gated product", "linear90_8_3", `setp\.ge\.s32(\s+%p\d+, %r\d+, %r\d+;)`, 9, "setp.gt.s32${1}", playEnding, bounds},
+	{"a step of an adapter's sum is left out", "linear90_8_3", `fma\.rn\.f32(\s+%f\d+), %f\d+, %f\d+, (%f\d+);`, 8, "mov.f32${1}, ${2};", playEnding, otherAnswer},
 	{"what the second adapter adds is not kept", "linear90_8_3", `setp\.ne\.s32(\s+%p\d+, %r\d+, )1;`, 0, "setp.ne.s32${1}1000;", playEnding, unwritten},
 	{"a gated weight's tiles are a whole one's", "linear90_8_3", `selp\.b32(\s+%r\d+), 16, 8,`, 0, "selp.b32${1}, 16, 16,", playEnding, otherAnswer},
 	{"silu of the other sign", "linear90_8_3", `neg\.f32(\s+%f\d+), (%f\d+);`, 0, "mov.f32${1}, ${2};", playEnding, otherAnswer},
@@ -40,6 +40,31 @@ func playEnding(t *testing.T, d *Device) ([]byte, error) {
 	return answer(d, out)
 }
 
+// What adapters of rank 8 add where rows begin at multiples of 16 bytes, and where they do not, to the bits of MatMul.
+func TestFusedAdapters(t *testing.T) {
+	d, g := simulated(t), source()
+	const n, in = 70, 90
+	raw := make([]byte, 0, 2*n*in)
+	for range n * in {
+		raw = append(raw, floatBytes([]float32{float32(g.NormFloat64())})[2:]...)
+	}
+	w := d.Load(k.Format{Type: k.BF16}, n, in, raw)
+	for _, rows := range []int{3, 60} {
+		for _, from := range []int{0, 1} {
+			x, plain, out := random(d, g, rows, in), d.New(k.F32, rows, n), d.New(k.F32, rows, n)
+			low, b := random(d, g, rows, 12).Columns(from, 8), random(d, g, n-9, 12).Columns(from, 8)
+			d.Linear(plain, x, w, k.Tensor{})
+			d.MatMul(plain.Slice(1, rows-2).Columns(5, n-9), low.Slice(0, rows-2), b, k.Gemm{TransB: true, Alpha: 1, Accumulate: true})
+			if !d.Fused(out, x, w, k.Tensor{}, k.Ending{Expands: []k.Expand{{Row: 1, Col: 5, Low: low.Slice(0, rows-2), B: b}}}) {
+				t.Fatalf("%d rows are not taken", rows)
+			}
+			if !slices.Equal(bits(t, d, out), bits(t, d, plain)) {
+				t.Errorf("%d rows, from column %d: other bits than MatMul's", rows, from)
+			}
+		}
+	}
+}
+
 // A product with its ending allocates nothing, with adapters or without; those that the device cannot end so it leaves alone.
 func TestFusedAllocatesNothing(t *testing.T) {
 	h := &hopper{empty: newEmpty(1 << 28)}
@@ -48,7 +73,7 @@ func TestFusedAllocatesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := d.Load(k.Format{Type: k.BF16}, 96, 500, make([]byte, 2*96*500))
-	x, out := d.New(k.F32, 40, 500), d.New(k.F32, 40, 48)
+	x, out := d.New(k.F32, 70, 500), d.New(k.F32, 70, 48)
 	adds := []k.Expand{{Low: d.New(k.F32, 9, 4), B: d.New(k.F32, 48, 4)}}
 	play := func() {
 		if !d.Fused(out.Slice(0, 9), x.Slice(0, 9), w, k.Tensor{}, k.Ending{Gated: true, Expands: adds}) ||
@@ -61,7 +86,7 @@ func TestFusedAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 	if d.Fused(out, x, w, k.Tensor{}, k.Ending{Gated: true, Expands: adds}) {
-		t.Error("forty tokens and adapters are taken together")
+		t.Error("seventy tokens and adapters are taken together")
 	}
 	wide := d.Load(k.Format{Type: k.F32}, 96, 500, make([]byte, 4*96*500))
 	if d.Fused(out, x, wide, k.Tensor{}, k.Ending{Gated: true}) {

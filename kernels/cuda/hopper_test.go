@@ -51,7 +51,8 @@ var hopperMutations = []mutation{
 	{"not swizzled", "linear90_8_3", ofWeight90, 0, "or.b64${1}274877972480;", playRagged8, otherAnswer},
 	{"the same half of the tokens twice", "linear90_8_3", `add\.s64(\s+%rd\d+, %rd\d+, )16416;`, 0, "add.s64${1}16384;", playRagged8, otherAnswer},
 	{"a step further on in K", "linear90_8_3", `shl\.b32(\s+%r\d+, %r\d+, )1;`, 0, "shl.b32${1}2;", playRagged8, otherAnswer},
-	{"an output too many", "linear90_8_3", `setp\.ge\.s32(\s+%p\d+, %r\d+, %r\d+;)`, 9, "setp.gt.s32${1}", playRagged8, bounds},
+	{"an output too many", "linear90_8_3", `setp\.ge\.s32(\s+%p\d+, %r\d+, %r\d+;)`, 7, "setp.gt.s32${1}", playRagged8, bounds},
+	{"the producer's second run is beyond the next", "linear90_8_3", `add\.s32(\s+%r\d+), %r\d+, -1;`, 0, "mov.u32${1}, 1;", playStays, stuck},
 	{"no barrier before a part is counted", "linear90_8_3", barrierOf, 0, "", playParts, race},
 	{"no fence before a part is counted", "linear90_8_3", fenceBlocks, 0, "", playParts, race},
 	{"no fence after a part is counted", "linear90_8_3", fenceBlocks, 1, "", playParts, race},
@@ -71,6 +72,11 @@ func playRagged8(t *testing.T, d *Device) ([]byte, error) {
 }
 func playRagged128(t *testing.T, d *Device) ([]byte, error) {
 	return ragged(d, 70, 500, plan90{128, 1, 1, 0})
+}
+
+// playStays has two tiles, which one block takes one after the other.
+func playStays(t *testing.T, d *Device) ([]byte, error) {
+	return ragged(d, 13, 1100, plan90{8, 3, 1, 0})
 }
 
 // playParts has two tiles of three segments, of which blocks take two each: the second one the end of a tile and the

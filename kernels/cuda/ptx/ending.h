@@ -3,7 +3,7 @@
 //   plus    a launch less, and 8 bytes an output and token
 //   gated   a launch less, and 16 bytes a gate and token: of a 7B model's gates and ups 76 KB a token stay of 379, which for
 //           2,048 tokens is 0.19 ms of the memory's time beside 0.8 of the matrix units'
-//   expand  a launch less for each pair and adapter: of up to 32 tokens, whose outputs are few beside the weight
+//   expand  a launch less for each pair and adapter: of up to 64 tokens; of more there are too few registers
 #pragma once
 #include "hopper.h"
 
@@ -30,22 +30,33 @@ struct Expand {
 struct alignas(64) Expands { Expand of[EXPANDS]; };
 
 // The most tokens of a tile in whose ending adapters have a part: more take more registers than there are.
-#define FEW 32
+#define FEW 64
 
-template <int R> GPU void expand(Expand x, float (&s)[R], int half, int o, int t) {
-  const float *b = x.b + (size_t)(o - x.col) * x.bs, *low = x.low + (long long)(t - x.row) * x.ls;
+// W steps of the sum at a time: where both factors' rows begin at multiples of 4·W bytes.
+template <int W, int R> GPU void expand(const Expand& x, float (&s)[R], int half, const float* b, const float* low, int first) {
 #pragma unroll 1
-  for (int k = 0; k < x.rank; k++) {
-    float v = b[k];
+  for (int k = 0; k < x.rank; k += W) {
+    float u[W], v[W];
+    if (W == 4) *(float4*)v = *(const float4*)(b + k);
+    else v[0] = b[k];
 #pragma unroll
     for (int i = 0; i < R / 4; i++)
 #pragma unroll
       for (int e = 0; e < 2; e++) {
-        u32 row = t + 8 * i + e - x.row;
-        float& to = s[4 * i + 2 * half + e];
-        if (row < x.rows) to = fmaf(low[(8 * i + e) * x.ls + k], v, to);
+        if ((u32)(first + 8 * i + e) >= x.rows) continue;
+        const float* from = low + (8 * i + e) * x.ls + k;
+        if (W == 4) *(float4*)u = *(const float4*)from;
+        else u[0] = from[0];
+#pragma unroll
+        for (int c = 0; c < W; c++) s[4 * i + 2 * half + e] = fmaf(u[c], v[c], s[4 * i + 2 * half + e]);
       }
   }
+}
+
+template <int R> GPU void expand(Expand x, float (&s)[R], int half, int o, int t) {
+  const float *b = x.b + (size_t)(o - x.col) * x.bs, *low = x.low + (long long)(t - x.row) * x.ls;
+  if (aligned16(x.low) && aligned16(x.b) && ((x.ls | x.bs | x.rank) & 3) == 0) expand<4>(x, s, half, b, low, t - x.row);
+  else expand<1>(x, s, half, b, low, t - x.row);
 }
 
 // Adds to half of what a thread has what comes before the last step, at output number `at`.
