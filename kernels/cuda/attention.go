@@ -50,15 +50,23 @@ func (d *Device) Attention(out, lse, q, key, v k.Tensor, a k.Attn) {
 	if !a.Pages.Zero() {
 		segments = ceil(a.Pages.Cols*a.PageSize, keySegment)
 	}
+	hopper := d.hopper && a.HeadDim <= mostHeadDim90
+	few := a.MaxQueries <= 4 && segments > 1 && 4*q.Rows*a.Heads*segments*(a.HeadDim+2) <= mostSplit
 	switch {
+	case hopper && (d.naive || !few):
+		d.attention90(out, lse, q, key, v, a, 0, 1)
 	case d.naive || attentionSpace(kernel.rows.height, a.HeadDim) > d.mostShared:
 		d.op(opAttention, "attention_v1").out(out).out(lse).in(q).in(key).in(v).attn(a, q.Rows, key.Rows).
 			run(plane(a.MaxQueries*a.Heads, sequences), 32)
-	case a.MaxQueries <= 4 && segments > 1 && 4*q.Rows*a.Heads*segments*(a.HeadDim+2) <= mostSplit:
+	case few:
 		parts := d.space(4 * q.Rows * a.Heads * segments * (a.HeadDim + 2))
-		d.op(opAttention, kernel.split).address(parts).ints(segments).in(q).in(key).in(v).attn(a, q.Rows, key.Rows).
-			shared(attentionSpace(splitRows, a.HeadDim)).
-			run(cube(ceil(a.MaxQueries*group, splitRows)*segments, a.KVHeads, sequences), 128)
+		if hopper {
+			d.attention90(k.Tensor{}, k.Tensor{}, q, key, v, a, parts, segments)
+		} else {
+			d.op(opAttention, kernel.split).address(parts).ints(segments).in(q).in(key).in(v).attn(a, q.Rows, key.Rows).
+				shared(attentionSpace(splitRows, a.HeadDim)).
+				run(cube(ceil(a.MaxQueries*group, splitRows)*segments, a.KVHeads, sequences), 128)
+		}
 		d.op(opAttention, "attention_join").out(out).out(lse).address(parts).ints(segments).attn(a, q.Rows, key.Rows).
 			run(plane(a.MaxQueries*a.Heads, sequences), 32)
 	default:

@@ -1,7 +1,7 @@
 // Package cuda is the Backend of an NVIDIA GPU (sm_80 and later), or of the simulator that runs the same
 // kernels: each operation is a launch or two on one stream, shapes to grid to arguments. Compute capability 9.0
-// has its own products with a bf16 weight (ptx/linear90.cu); the name of another device says that it runs
-// the kernels of sm_80.
+// has its own products with a bf16 weight (ptx/linear90.cu) and its own attention for heads of up to 128 columns
+// (ptx/attention90.cu); the name of another device says that it runs the kernels of sm_80.
 //
 // Tensors are f32 in memory. A product with a bf16 weight runs on the matrix units: its activations are
 // split into bf16 pieces, three of which add up to the f32 value (see ptx/linear.cu and Options); f32 weights, f16
@@ -75,7 +75,8 @@ type kernel struct {
 // Options are what can be chosen of a device.
 type Options struct {
 	// Activations is what a product with a bf16 weight takes its activations as: F32, exactly, as three
-	// bf16 numbers; or BF16, rounded, for a third of the matrix instructions. Sums are f32 in both.
+	// bf16 numbers; or BF16, rounded, for a third of the matrix instructions. Sums are f32 in both. Attention of
+	// compute capability 9.0 takes queries, keys, values and weights of keys so too, for a sixth of them.
 	Activations k.DType
 }
 

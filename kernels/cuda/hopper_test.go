@@ -176,7 +176,7 @@ func TestTensorMapsAreKept(t *testing.T) {
 // A driver that rejects the kernels is named with them.
 func TestRefusedKernels(t *testing.T) {
 	_, err := On(&hopper{empty: newEmpty(1 << 20), refused: "sm_90a"}, Options{})
-	if err == nil || !strings.Contains(err.Error(), "load linear90: refused") {
+	if err == nil || !strings.Contains(err.Error(), "load attention90: refused") {
 		t.Errorf("the error reads %v", err)
 	}
 }

@@ -96,6 +96,16 @@ GPU u64 operand64(const void* p, int apart) {
   return (u64)(shared_address(p) >> 4) | (u64)1 << 16 | (u64)(apart >> 4) << 32 | (u64)2 << 62;
 }
 
+// The same of rows of 128 bytes (64 columns), with 128-byte swizzling: p is a multiple of 1024 but for the 16 columns of
+// a row; groups of eight rows stand end to end.
+GPU u64 operand128(const void* p) { return (u64)(shared_address(p) >> 4) | (u64)1 << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62; }
+
+// The same rows as an operand whose rows go along K: 16 of them from p on, a multiple of 1024; the next 64 columns are
+// `apart` bytes on.
+GPU u64 operand128_across(const void* p, int apart) {
+  return (u64)(shared_address(p) >> 4) | (u64)(apart >> 4) << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62;
+}
+
 // Before the first product, and after the threads have changed d.
 template <int R> GPU void begin_products(float (&d)[R]) {
 #pragma unroll
@@ -137,3 +147,27 @@ PRODUCT(32, R16, "%16", "%17", D16(0))
 PRODUCT(64, R32, "%32", "%33", D16(0), D16(16))
 PRODUCT(128, R64, "%64", "%65", D16(0), D16(16), D16(32), D16(48))
 PRODUCT(192, R96, "%96", "%97", D16(0), D16(16), D16(32), D16(48), D16(64), D16(80))
+
+// d += a·b, a in registers: with g = lane/4 and c = lane%4 a thread has of row g the columns 2c, 2c+1 (a[0]) and 2c+8,
+// 2c+9 (a[2]), of row g + 8 a[1] and a[3]; b is an operand128_across. Between begin_products and the wait nobody writes a.
+#define PRODUCT_ACROSS(N, R, A, B, ...)                                                                                   \
+  GPU void product_across(float (&d)[N / 2], const u32 (&a)[4], u64 b) {                                                  \
+    asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" R "}, {" A "}, " B ", 1, 1, 1, 1;"           \
+                 : __VA_ARGS__                                                                                            \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)                                                     \
+                 : "memory");                                                                                             \
+  }
+
+PRODUCT_ACROSS(64, R32, "%32,%33,%34,%35", "%36", D16(0), D16(16))
+PRODUCT_ACROSS(128, R64, "%64,%65,%66,%67", "%68", D16(0), D16(16), D16(32), D16(48))
+
+// ---- bf16
+
+// The two numbers rounded to bf16, x in the low half, and what is left of them in their place. Of an infinity a NaN is left.
+GPU u32 take_bf16(float& x, float& y) {
+  u32 both;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(y), "f"(x));
+  x -= __uint_as_float(both << 16);
+  y -= __uint_as_float(both & 0xffff0000u);
+  return both;
+}

@@ -2,6 +2,7 @@ package ptxsim
 
 import (
 	"encoding/binary"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -11,10 +12,11 @@ import (
 type products struct {
 	queue  []product
 	ends   []int
-	time   uint32              // products started
+	time   uint32              // groups ended
 	sums   map[int]*[32]uint32 // what registers hold in truth while products are under way, and they read as NaN
 	left   map[int]*[32]uint32 // what they held when they were waited for, until the next wgmma.fence
 	fenced bool                // there was a wgmma.fence
+	used   []operandOf         // in the group that is not ended
 }
 
 // A product is D = A·B, or D + A·B, of 64×16 and 16×n.
@@ -94,6 +96,11 @@ func (w *warp) matrix(d descriptor, first, rows int, s small, f func(row, k int,
 
 // uses puts down that the matrix unit reads an operand.
 func (w *warp) uses(d descriptor, first, rows, agent int) bool {
+	o := operandOf{d, first, rows}
+	if slices.Contains(w.products.used, o) {
+		return true // and nobody may have written since
+	}
+	w.products.used = append(w.products.used, o)
 	stepR, stepK := 1, 8
 	if d.across {
 		stepR, stepK = 8, 1
@@ -101,7 +108,7 @@ func (w *warp) uses(d descriptor, first, rows, agent int) bool {
 	for r := 0; r < rows; r += stepR {
 		for k := 0; k < 16; k += stepK {
 			at := d.piece(first+r, k)
-			if b, _ := w.locate(at, 16, shared, reading, 0); b == nil || !w.observeUnit(at, 16, reading, 0, agent, w.products.time) {
+			if b, _ := w.locate(at, 16, shared, reading, 0); b == nil || !w.observeUnit(at, 16, reading, 0, agent, w.products.time+1) {
 				return false
 			}
 		}
@@ -122,7 +129,10 @@ func warpgroup(c *compiler) {
 		run = func(w *warp, lanes uint32) { w.products.fenced, w.products.left = true, nil }
 	case "commit_group":
 		c.count(0, 0)
-		run = func(w *warp, lanes uint32) { w.products.ends = append(w.products.ends, len(w.products.queue)) }
+		run = func(w *warp, lanes uint32) {
+			s := &w.products
+			s.ends, s.time, s.used = append(s.ends, len(s.queue)), s.time+1, s.used[:0]
+		}
 	case "wait_group":
 		n := int(c.constant(c.op(0)))
 		c.count(1, 1)
@@ -235,7 +245,6 @@ func (w *warp) start(p product, n int, trans []bool) {
 	if !ok {
 		return
 	}
-	s.time++
 	if p.b, ok = w.describe(p.b.base, trans[1]); !ok || !w.uses(p.b, 0, n, agent) {
 		return
 	}
@@ -292,7 +301,7 @@ func (w *warp) waitProducts(n int) {
 	}
 	if upto > 0 {
 		agent, _ := w.agent(productAgent(w.id), 0)
-		w.learn(allBits, agent, s.time-uint32(len(s.queue)))
+		w.learn(allBits, agent, s.time-uint32(len(s.ends)))
 	}
 }
 

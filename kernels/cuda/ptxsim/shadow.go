@@ -109,6 +109,9 @@ func (w *warp) observeUnit(off uint64, n int, how access, lane, agent int, time 
 	s := &w.block.shared.shadow
 	for g := off >> s.grain; g < (off+uint64(n)+1<<s.grain-1)>>s.grain; g++ {
 		c := s.of(g, w.block.stamp)
+		if how == reading && c.first.time == time && c.first.lanes>>(agent&31)&1 != 0 && int(c.first.warp) == agent>>5 {
+			continue // it has read this already, and nobody has written since
+		}
 		if how == reading && c.writer == nobody {
 			w.fault(codeLaunch, lane, "reads shared memory at %d, which nothing has been written to", g<<s.grain)
 			return false
@@ -133,20 +136,35 @@ func (w *warp) observeUnit(off uint64, n int, how access, lane, agent int, time 
 	return true
 }
 
-// addReader adds a reader, or its lanes to one that is the same.
+// addReader adds an agent as a reader, in the place of what it read before: its accesses end in their order.
 func (s *shadow) addReader(c *cell, r reader) {
 	if c.first.lanes == 0 {
 		c.first = r
 		return
 	}
+	var free *reader
 	for x := &c.first; ; x = &s.more[x.next-1] {
-		if x.warp == r.warp && x.time == r.time {
-			x.lanes |= r.lanes
-			return
+		if x.warp == r.warp {
+			if x.time == r.time {
+				x.lanes |= r.lanes
+				if f := &c.first; f.lanes == 0 { // which says that there are none
+					x.next, f.next = f.next, x.next
+					*x, *f = *f, *x
+				}
+				return
+			}
+			if x.lanes &^= r.lanes; x.lanes == 0 {
+				free = x
+			}
 		}
 		if x.next == 0 {
 			break
 		}
+	}
+	if free != nil {
+		r.next = free.next
+		*free = r
+		return
 	}
 	r.next = c.first.next
 	s.more = append(s.more, r)

@@ -16,7 +16,7 @@ type tally struct {
 	operands      map[operandOf]Waves
 }
 
-// operandOf is what the waves of an operand depend on.
+// operandOf is rows of what a descriptor describes.
 type operandOf struct {
 	descriptor
 	first, rows int

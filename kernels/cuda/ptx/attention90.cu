@@ -1,0 +1,433 @@
+// attention90: causal attention on Hopper, both products by wgmma, for heads of up to 128 columns. What a row sees, its
+// blocks of 32 keys and its segments of 256 are attention's; a score and a blend are sums of the matrix unit.
+//
+// Tensors are f32. q, k, v and the weights of keys are split into P bf16 pieces. With 3 their sum is the number itself,
+// and a product is the six products of pieces whose sizes matter, smallest first: f32 accuracy at a sixth of the unit's
+// rate. With 1 they are rounded to bf16, as activations are. Threads split what they bring, so that keys and values
+// come as they are cached, f32, row by row through the pages, and are kept nowhere else.
+//
+// One order, fixed by a row's number of keys: scores over columns ascending, pieces first; a block's weights added
+// within a thread, then within four; values blended 16 keys at a time; segments joined as in attention.
+//
+// The ladder, for 16k tokens of 32 heads and 8 key heads of 128 columns. Operations of the matrix unit: 2.2e12 with
+// causality, times 6 for P = 3. None has been timed: no GPU was at hand.
+//   attention90_v1    a warpgroup 64 rows, block by block, everything after everything else: the definition
+//   attention90_D_P   128 rows of all heads that share a key head: keys are read once for them, 2·4·D bytes a key for
+//                     512·D operations (P = 1), so that 16k tokens read 0.5 GB a key head, most of it from the L2 cache.
+//                     A warpgroup brings and splits keys and values a block ahead; two of 64 rows each multiply: one's
+//                     softmax (about 640 cycles of a multiprocessor a block of both) beside the other's products (1024
+//                     cycles with P = 1, 6144 with 3). Predicted: 350 TFLOP/s with P = 1, 110 with 3
+//   the same, split   a segment a block of threads, for decode steps: 64 rows are multiplied whatever there are, 3072
+//                     cycles a block of keys (P = 3) whose 32 KB take 2260 at the memory's rate: 74 % of it; with P = 1
+//                     memory alone counts
+// Next: scores of the next block beside the blend of this one (FlashAttention-3, Shah et al. 2024); keys as the
+// instruction's rows for few queries, if it gives the same bits so; a cache of bf16, for half the bytes and products.
+#include "hopper.h"
+#include "attention.h"
+
+#define KEYS 32        // of a block
+#define LINE 128       // bytes of a row of 64 columns
+#define ROWS 64        // of a warpgroup
+
+// A tile in shared memory is for each piece and each 64 columns a panel: rows of 128 bytes whose 16-byte parts are
+// exchanged as 128-byte swizzling does. It begins at a multiple of 1024.
+template <int D, int R> struct Panels {
+  enum : int { PANEL = R * LINE, PIECE = D / 64 * PANEL };
+};
+
+// Where a piece's column c, a multiple of 16, begins in a tile of R rows.
+template <int D, int R> GPU constexpr int at(int piece, int c) {
+  return piece * Panels<D, R>::PIECE + c / 64 * Panels<D, R>::PANEL + c % 64 * 2;
+}
+
+// ---- threads bring rows: lane i of 16 has columns 4i … 4i+3 of each 64
+
+GPU float4 four(const float* row, int c, int dim, bool wide) {
+  if (wide) return c < dim ? *(const float4*)(row + c) : make_float4(0, 0, 0, 0);
+  return make_float4(c < dim ? row[c] : 0.f, c + 1 < dim ? row[c + 1] : 0.f, c + 2 < dim ? row[c + 2] : 0.f, c + 3 < dim ? row[c + 3] : 0.f);
+}
+
+GPU bool whole16(const float* p, int stride, int dim) { return dim % 4 == 0 && stride % 4 == 0 && aligned16(p); }
+
+// Whether all are finite as bf16 numbers too.
+GPU bool tame(float4 v) {
+  const float most = 3.3895314e38f;
+  return fabsf(v.x) <= most && fabsf(v.y) <= most && fabsf(v.z) <= most && fabsf(v.w) <= most;
+}
+
+// Puts v's pieces at columns c … c+3 of row r of a tile of R rows.
+template <int D, int P, int R> GPU void put(u8* tile, int r, int c, float4 v) {
+  u8* to = tile + c / 64 * Panels<D, R>::PANEL + r * LINE + (c % 64 / 8 ^ r % 8) * 16 + c % 8 * 2;
+#pragma unroll
+  for (int p = 0; p < P; p++) {
+    u32 a = take_bf16(v.x, v.y), b = take_bf16(v.z, v.w);
+    *(uint2*)(to + p * Panels<D, R>::PIECE) = make_uint2(a, b);
+  }
+}
+
+// 128 threads bring the 64 rows of q from r0 on; rows that are not there are zeros.
+template <int D, int P, int R> GPU void bring_q(u8* tile, const Tile& w, int r0, const float* q, int qs) {
+  bool wide = whole16(q, qs, w.a.dim);
+#pragma unroll 1
+  for (int r = r0 + threadIdx.x % 128 / 16; r < r0 + ROWS; r += 8) {
+    const float* from = q + (size_t)w.row(r) * qs + w.column(r) * w.a.dim;
+#pragma unroll
+    for (int c = threadIdx.x % 16 * 4; c < D; c += 64)
+      put<D, P, R>(tile, r, c, r < w.rows ? four(from, c, w.a.dim, wide) : make_float4(0, 0, 0, 0));
+  }
+}
+
+// What a thread of 128 brings of a block of keys, or values: rows threadIdx.x/16 + 8i.
+template <int D> struct Share {
+  float4 of[KEYS / 8][D / 64];
+
+  GPU void fetch(const float* x, int xs, int rows, int head, int dim, bool wide) {
+#pragma unroll
+    for (int i = 0; i < KEYS / 8; i++) {
+      int row = __shfl_sync(FULL, rows, (lane_id() & 16) + i);
+#pragma unroll
+      for (int h = 0; h < D / 64; h++)
+        of[i][h] = row < 0 ? make_float4(0, 0, 0, 0) : four(x + (size_t)row * xs + head * dim, threadIdx.x % 16 * 4 + 64 * h, dim, wide);
+    }
+  }
+  // Puts them into a tile. With bad, rows that are not finite are zeros there, and bits of the warp's word of four.
+  template <int P> GPU void store(u8* tile, u64* bad = nullptr) {
+    u32 rows = 0;
+#pragma unroll
+    for (int i = 0; i < KEYS / 8; i++) {
+      int r = threadIdx.x % 128 / 16 + 8 * i;
+      bool good = true;
+#pragma unroll
+      for (int h = 0; h < D / 64; h++) {
+        if (bad && !tame(of[i][h])) good = false, of[i][h] = make_float4(0, 0, 0, 0);
+        put<D, P, KEYS>(tile, r, threadIdx.x % 16 * 4 + 64 * h, of[i][h]);
+      }
+      if (!bad) continue;
+      u32 any = __ballot_sync(FULL, !good);
+      rows |= (u32)((any & 0xffff) != 0) << (r & ~1) | (u32)(any >> 16 != 0) << (r | 1);
+    }
+    if (bad && lane_id() == 0) bad[warp_id() % 4] = rows;
+  }
+};
+
+// The row of k and v that lane i < 4 of 16 finds for the others of the block from j0 on, i of theirs: -1 from `last` on.
+GPU int find(const Tile& w, int j0, int last, u64* fault, u32 tag) {
+  int i = threadIdx.x % 16, j = j0 + threadIdx.x % 128 / 16 + 8 * i;
+  return i < KEYS / 8 && j < last ? key_row(w.a, w.sq, j, fault, tag) : -1;
+}
+
+// ---- a warpgroup's 64 rows. A thread has rows g = 16 (warp) + lane/4 and g + 8; of a product's columns 8i + 2c and
+// the next, c = lane%4.
+
+GPU int row_of(int half) { return warp_id() % 4 * 16 + lane_id() / 4 + 8 * half; }
+
+// s = q·kᵀ: 64 rows of a tile of R, and a block of keys.
+template <int D, int P, int R> GPU void scores(float (&s)[KEYS / 2], const u8* q, const u8* k) {
+#pragma unroll
+  for (int i = 0; i < KEYS / 2; i++) s[i] = 0;
+  begin_products(s);
+  u64 rows = operand128(q), columns = operand128(k);
+#pragma unroll 1  // descriptors of all pieces are more than there are uniform registers
+  for (int small = P - 1; small >= 0; small--)
+#pragma unroll 1
+    for (int p = 0; p <= small; p++)
+#pragma unroll
+      for (int c = 0; c < D; c += 16)
+        product(s, rows + at<D, R>(p, c) / 16, columns + at<D, KEYS>(small - p, c) / 16);
+  end_products();
+}
+
+// The rows of a block's values that are not finite, a bit each.
+GPU u32 bad_rows(const u64* bad) {
+  uint4 a = ((const uint4*)bad)[0], b = ((const uint4*)bad)[1];
+  return a.x | a.z | b.x | b.z;
+}
+
+// Two rows of one head after some keys.
+template <int D> struct State {
+  float m[2], l[2], o[D / 2];
+
+  GPU void clear() {
+    m[0] = m[1] = -INFINITY, l[0] = l[1] = 0;
+#pragma unroll
+    for (int i = 0; i < D / 2; i++) o[i] = 0;
+  }
+  // Turns a block's scores to weights, of which the first n count, and rescales what was before.
+  GPU void weigh(float (&s)[KEYS / 2], const int (&n)[2], float scale) {
+    float old[2];
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      float to = m[half], sum = 0;
+#pragma unroll
+      for (int i = 0; i < KEYS / 4; i++) {
+        float& x = s[i / 2 * 4 + 2 * half + i % 2];
+        x = i / 2 * 8 + lane_id() % 4 * 2 + i % 2 < n[half] ? x * scale : -INFINITY;
+        to = fmaxf(to, x);
+      }
+      to = fmaxf(to, __shfl_xor_sync(FULL, to, 1));
+      to = fmaxf(to, __shfl_xor_sync(FULL, to, 2));
+      float base = to == -INFINITY ? 0.f : to;  // no key of this segment yet
+      old[half] = exp32(m[half] - base);
+#pragma unroll
+      for (int i = 0; i < KEYS / 4; i++) {
+        float& x = s[i / 2 * 4 + 2 * half + i % 2];
+        x = i / 2 * 8 + lane_id() % 4 * 2 + i % 2 < n[half] ? exp32(x - base) : 0.f;
+        sum += x;
+      }
+      sum += __shfl_xor_sync(FULL, sum, 1);
+      sum += __shfl_xor_sync(FULL, sum, 2);
+      l[half] = fmaf(l[half], old[half], sum);
+      m[half] = to;
+    }
+#pragma unroll
+    for (int i = 0; i < D / 2; i++) o[i] *= old[i / 2 % 2];
+  }
+  // o += weights·values of a block. A row that sees a value which is not finite is NaN; others have no part in it:
+  // in the product it is 0.
+  template <int P> GPU void blend(float (&s)[KEYS / 2], const u8* v, const u64* bad, const int (&n)[2]) {
+    u32 rows = bad_rows(bad);
+    if (rows)
+#pragma unroll
+      for (int half = 0; half < 2; half++)
+        if (n[half] > 0 && rows << max(0, KEYS - n[half]))
+#pragma unroll
+          for (int i = 0; i < D / 4; i++) o[i / 2 * 4 + 2 * half + i % 2] = __int_as_float(0x7fffffff);
+    u32 a[P][KEYS / 16][4];
+#pragma unroll
+    for (int p = 0; p < P; p++)
+#pragma unroll
+      for (int i = 0; i < KEYS / 4; i++) a[p][i / 4][i % 4] = take_bf16(s[2 * i], s[2 * i + 1]);
+    u64 values = operand128_across(v, Panels<D, KEYS>::PANEL);
+    begin_products(o);
+#pragma unroll
+    for (int small = P - 1; small >= 0; small--)
+#pragma unroll
+      for (int p = 0; p <= small; p++)
+#pragma unroll
+        for (int t = 0; t < KEYS / 16; t++)
+          product_across(o, a[p][t], values + (at<D, KEYS>(small - p, 0) + t * 16 * LINE) / 16);
+    end_products();
+  }
+  // Joins the segment that comes next, of `keys` keys up to where the rows see n more, unless they see none of it.
+  GPU void join(const State& next, const int (&n)[2], int keys) {
+    float a[2], b[2];
+    bool there[2] = {n[0] > -keys, n[1] > -keys};
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      if (!there[half]) continue;
+      float to = fmaxf(m[half], next.m[half]);
+      a[half] = exp32(m[half] - to), b[half] = exp32(next.m[half] - to);
+      l[half] = fmaf(l[half], a[half], next.l[half] * b[half]);
+      m[half] = to;
+    }
+#pragma unroll
+    for (int i = 0; i < D / 2; i++)
+      if (there[i / 2 % 2]) o[i] = fmaf(o[i], a[i / 2 % 2], next.o[i] * b[i / 2 % 2]);
+  }
+  // Writes a row's sums, each times f, to columns below dim.
+  GPU void write(float* to, int half, int dim, float f) const {
+#pragma unroll
+    for (int i = 0; i < D / 4; i++) {
+      int c = i / 2 * 8 + lane_id() % 4 * 2 + i % 2;
+      if (c < dim) to[c] = o[i / 2 * 4 + 2 * half + i % 2] * f;
+    }
+  }
+};
+
+#define OUT float *out, int os, float *lse, int es
+#define IN const float *q, int qs, const float *k, int ks, const float *v, int vs
+#define RESULT out, os, lse, es
+#define SEQUENCES starts, ss, lengths, ls, pages, ps, size, wide, rows, key_rows, heads, kv, dim, most, scale, fault, tag
+
+template <int D> GPU void finish(OUT, const Tile& w, int r0, const State<D>& all) {
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    int r = r0 + row_of(half);
+    if (r >= w.rows) continue;
+    all.write(out + (size_t)w.row(r) * os + w.column(r) * w.a.dim, half, w.a.dim, 1.f / all.l[half]);
+    if (lse && lane_id() % 4 == 0) lse[(size_t)w.row(r) * es + w.column(r)] = (float)((double)all.m[half] + log64((double)all.l[half]));
+  }
+}
+
+template <int P> GPU void define(OUT, IN, SHAPE) {
+  constexpr int D = 128;
+  extern __shared__ __align__(1024) u8 space[];
+  Sequence sq = sequence(SHAPED, blockIdx.z, fault, tag);
+  Tile w(SHAPED, sq, blockIdx.x * ROWS, ROWS, blockIdx.y);
+  if (w.rows <= 0) return;
+  u8 *keys = space + P * Panels<D, ROWS>::PIECE, *values = keys + P * Panels<D, KEYS>::PIECE;
+  u64* bad = (u64*)(values + P * Panels<D, KEYS>::PIECE);
+  bring_q<D, P, ROWS>(space, w, 0, q, qs);
+  int n[2] = {w.keys(row_of(0)), w.keys(row_of(1))};
+  State<D> all, part;
+  all.clear();
+  part.clear();
+  int last = w.keys(w.rows - 1);
+#pragma unroll 1
+  for (int j0 = 0; j0 < last; j0 += KEYS) {
+    int from = find(w, j0, last, fault, tag);
+    Share<D> share;
+    share.fetch(k, ks, from, w.head, dim, whole16(k, ks, dim));
+    share.template store<P>(keys);
+    share.fetch(v, vs, from, w.head, dim, whole16(v, vs, dim));
+    share.template store<P>(values, bad);
+    fence_async();
+    __syncthreads();
+    float s[KEYS / 2];
+    scores<D, P, ROWS>(s, space, keys);
+    wait_products(s);
+    part.weigh(s, n, scale);
+    part.template blend<P>(s, values, bad, n);
+    wait_products(part.o);
+    n[0] -= KEYS, n[1] -= KEYS;
+    if ((j0 + KEYS) % SEGMENT == 0 || j0 + KEYS >= last) {
+      all.join(part, n, j0 % SEGMENT + KEYS);
+      part.clear();
+    }
+    __syncthreads();
+  }
+  finish(RESULT, w, 0, all);
+}
+
+// grid: tiles of 64 rows, key heads, sequences
+KERNEL(128) attention90_v1(OUT, int pieces, IN, SHAPE) {
+  if (stopped(fault, tag)) return;
+  if (pieces == 1) define<1>(RESULT, q, qs, k, ks, v, vs, SEQUENCES);
+  else define<3>(RESULT, q, qs, k, ks, v, vs, SEQUENCES);
+}
+
+// ---- a block of threads: the first warpgroup brings, two of 64 rows each multiply. Shared memory: 128 rows of q, then
+// stages of keys and values, then for each stage the mbarriers that say its keys, its values are full, and empty again, and
+// which of its values are not finite.
+template <int D, int P> struct Ring {
+  enum : int {
+    QUERIES = P * Panels<D, 2 * ROWS>::PIECE,
+    BLOCK = P * Panels<D, KEYS>::PIECE,
+    STAGES = D * P == 384 ? 2 : 4,
+  };
+  u8* space;
+  int stage, parity;
+
+  GPU u8* keys() const { return space + QUERIES + 2 * stage * BLOCK; }
+  GPU u8* values() const { return keys() + BLOCK; }
+  GPU u64* signs(int i) const { return (u64*)(space + QUERIES + 2 * STAGES * BLOCK) + 4 * i; }
+  GPU u64* bad() const { return signs(STAGES) + 4 * stage; }
+  GPU u64* full_keys() const { return signs(stage); }
+  GPU u64* full_values() const { return signs(stage) + 1; }
+  GPU u64* empty_keys() const { return signs(stage) + 2; }
+  GPU u64* empty_values() const { return signs(stage) + 3; }
+  GPU void next() {
+    if (++stage == STAGES) stage = 0, parity ^= 1;
+  }
+};
+
+// One lane of each warp arrives, for what all of them have done.
+GPU void warp_arrives(u64* b) {
+  __syncwarp();
+  if (lane_id() == 0) barrier_arrive(b);
+}
+
+template <int D, int P> GPU void produce(Ring<D, P> r, const Tile& w, const float* k, int ks, const float* v, int vs, int first, int last, u64* fault, u32 tag) {
+  int dim = w.a.dim, rows = find(w, first, last, fault, tag);
+  bool wide_k = whole16(k, ks, dim), wide_v = whole16(v, vs, dim);
+  Share<D> keys, values;
+  keys.fetch(k, ks, rows, w.head, dim, wide_k);
+#pragma unroll 1
+  for (int j0 = first; j0 < last; j0 += KEYS, r.next()) {
+    values.fetch(v, vs, rows, w.head, dim, wide_v);
+    barrier_wait(r.empty_keys(), r.parity ^ 1);  // the phase before the first counts as over
+    keys.template store<P>(r.keys());
+    fence_async();
+    warp_arrives(r.full_keys());
+    rows = find(w, j0 + KEYS, last, fault, tag);
+    keys.fetch(k, ks, rows, w.head, dim, wide_k);
+    barrier_wait(r.empty_values(), r.parity ^ 1);
+    values.template store<P>(r.values(), r.bad());
+    fence_async();
+    warp_arrives(r.full_values());
+  }
+}
+
+// Takes the keys first … last-1, of which the thread's rows see n; `part` has the last segment alone, `all` those before it.
+// In the end n are those that the rows see from the end of the last block on.
+template <int D, int P> GPU void consume(State<D>& all, State<D>& part, Ring<D, P> r, const u8* q, int (&n)[2], float scale, int first, int last) {
+  all.clear();
+  part.clear();
+#pragma unroll 1
+  for (int j0 = first; j0 < last; j0 += KEYS, r.next()) {
+    if (j0 > first && j0 % SEGMENT == 0) {
+      all.join(part, n, SEGMENT);
+      part.clear();
+    }
+    float s[KEYS / 2];
+    barrier_wait(r.full_keys(), r.parity);
+    scores<D, P, 2 * ROWS>(s, q, r.keys());
+    wait_products(s);
+    warp_arrives(r.empty_keys());
+    part.weigh(s, n, scale);
+    barrier_wait(r.full_values(), r.parity);
+    part.template blend<P>(s, r.values(), r.bad(), n);
+    wait_products(part.o);
+    warp_arrives(r.empty_values());
+    n[0] -= KEYS, n[1] -= KEYS;
+  }
+}
+
+// Leaves the segment z of a tile's rows in parts: see attention_join.
+template <int D> GPU void leave(float* parts, int segments, int z, const Tile& w, int r0, const State<D>& part) {
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    int r = r0 + row_of(half);
+    if (r >= w.rows) continue;
+    float* to = parts + (((size_t)w.row(r) * w.a.heads + w.column(r)) * segments + z) * (w.a.dim + 2);
+    if (lane_id() % 4 == 0) to[0] = part.m[half], to[1] = part.l[half];
+    part.write(to + 2, half, w.a.dim, 1.f);
+  }
+}
+
+// grid: tiles of 128 rows × segments (the longest first), key heads, sequences. With parts a block takes a segment,
+// without all of them.
+template <int D, int P> GPU void tile_of(OUT, float* parts, int segments, IN, SHAPE) {
+  extern __shared__ __align__(1024) u8 space[];
+  Sequence sq = sequence(SHAPED, blockIdx.z, fault, tag);
+  int z = blockIdx.x % segments;
+  Tile w(SHAPED, sq, (gridDim.x - 1 - blockIdx.x) / segments * 2 * ROWS, 2 * ROWS, blockIdx.y);
+  if (w.rows <= 0) return;
+  int first = parts ? z * SEGMENT : 0, last = w.keys(w.rows - 1);
+  if (parts) last = min(last, first + SEGMENT);
+  if (first >= last) return;
+  Ring<D, P> r{space, 0, 0};
+  int busy = w.rows > ROWS ? 2 : 1;  // warpgroups that have rows
+  if (threadIdx.x < r.STAGES * 4) barrier_init(r.signs(0) + threadIdx.x, threadIdx.x % 4 < 2 ? 4 : 4 * busy);
+  barriers_made();
+  __syncthreads();
+  if (warp_id() < 4) {
+    fewer_registers<104>();
+    produce(r, w, k, ks, v, vs, first, last, fault, tag);
+  } else if (warp_id() / 4 <= busy) {
+    more_registers<200>();
+    int r0 = (warp_id() / 4 - 1) * ROWS;
+    bring_q<D, P, 2 * ROWS>(space, w, r0, q, qs);
+    fence_async();
+    group_barrier(warp_id() / 4, 128);
+    int n[2] = {w.keys(r0 + row_of(0)) - first, w.keys(r0 + row_of(1)) - first};
+    State<D> all, part;
+    consume(all, part, r, space + r0 * LINE, n, scale, first, last);
+    if (parts) {
+      leave(parts, segments, z, w, r0, part);
+    } else {
+      all.join(part, n, ((last - 1) % SEGMENT / KEYS + 1) * KEYS);
+      finish(RESULT, w, r0, all);
+    }
+  }
+}
+
+#define ATTENTION90(D, P)                                                                 \
+  KERNEL(384, 1) attention90_##D##_##P(OUT, float* parts, int segments, IN, SHAPE) {      \
+    if (!stopped(fault, tag)) tile_of<D, P>(RESULT, parts, segments, q, qs, k, ks, v, vs, SEQUENCES); \
+  }
+
+ATTENTION90(64, 1)
+ATTENTION90(128, 1)
+ATTENTION90(64, 3)
+ATTENTION90(128, 3)
