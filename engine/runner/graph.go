@@ -3,6 +3,7 @@ package runner
 import (
 	"fmt"
 	"math/bits"
+	"slices"
 
 	"github.com/r2-reasoner/r2/engine"
 	"github.com/r2-reasoner/r2/engine/sample"
@@ -17,15 +18,31 @@ import (
 type graphs struct {
 	on     kernels.Capturer // nil: the device cannot
 	of     map[shape]kernels.Graph
+	mixed  int             // those of several adapters
 	stale  []kernels.Graph // to be freed when the device is attached
 	filled batch.Batch     // a step's batch and the rows that fill it up
+	draws  []sample.Draw   // of filled's rows
+	places []int           // of the step's rows in filled, ascending
 }
 
-// A shape is all of a decode step that is not in a tensor.
+// Steps of more adapters than mostRuns are not recorded, nor are more than mostMixed shapes of several.
+const (
+	mostRuns  = 4
+	mostMixed = 128
+)
+
+// A shape is all of a decode step that is not in a tensor. The keys keep adapters alive, so that no other can have
+// the address of one.
 type shape struct {
-	rows                int
-	adapter             *model.Adapter // of every row; nil: none. The key keeps it alive, so that no other can have its address.
+	runs                [mostRuns]run
+	n                   int // of runs
 	temperatures, masks bool
+}
+
+// A run is rows that stand together and share an adapter; nil: none.
+type run struct {
+	adapter *model.Adapter
+	rows    int
 }
 
 // graphRows is the number of rows, at least n, that a graph is recorded for: a multiple of a quarter of the
@@ -35,49 +52,95 @@ func graphRows(n int) int {
 	return (n + step - 1) / step * step
 }
 
+// mixedRows is graphRows where there are several runs, and so many more shapes: the next power of two.
+func mixedRows(n int) int { return 1 << bits.Len(uint(n-1)) }
+
+func sameRows(n int) int { return n }
+
 // shape is the graph that b's step can be, if it can: one token of each sequence, all drawn on the device.
 func (r *Runner) shape(b *batch.Batch, draws []sample.Draw) (shape, bool) {
 	n := len(b.Tokens)
 	if r.graphs.on == nil || n == 0 || b.Sequences() != n || len(b.Want) != n {
 		return shape{}, false
 	}
-	s := shape{rows: graphRows(n), temperatures: len(b.Temperatures) > 0, masks: len(b.Masks) > 0}
-	if s.rows > min(r.size.Sequences, r.size.Tokens, r.size.Wanted) {
-		s.rows = n
-	}
-	if len(b.Adapters) > 0 {
-		s.adapter = r.adapters[b.Adapters[0]]
-	}
+	exact := shape{temperatures: len(b.Temperatures) > 0, masks: len(b.Masks) > 0}
 	for i := range n {
-		other := len(b.Adapters) > 0 && b.Adapters[i] != b.Adapters[0]
-		if other || int(b.Starts[i]) != i || int(b.Want[i]) != i || kindOf(&draws[i]) != onDevice || looked(&draws[i]) {
+		if int(b.Starts[i]) != i || int(b.Want[i]) != i || kindOf(&draws[i]) != onDevice || looked(&draws[i]) {
 			return shape{}, false
 		}
+		if i == 0 || adapterOf(b, i) != adapterOf(b, i-1) {
+			if exact.n == mostRuns {
+				return shape{}, false
+			}
+			exact.runs[exact.n].adapter = r.adapters[adapterOf(b, i)]
+			exact.n++
+		}
+		exact.runs[exact.n-1].rows++
+	}
+	s := r.rounded(exact)
+	if s.n > 1 && r.graphs.of[s] == nil && r.graphs.mixed >= mostMixed {
+		return shape{}, false
 	}
 	return s, true
 }
 
+// rounded is s with rows to fill it up, as far as there is room.
+func (r *Runner) rounded(s shape) shape {
+	room := min(r.size.Sequences, r.size.Tokens, r.size.Wanted)
+	ups := []func(int) int{mixedRows, graphRows, sameRows}
+	if s.n == 1 {
+		ups = ups[1:]
+	}
+	for _, up := range ups {
+		t, all := s, 0
+		for i := range t.n {
+			t.runs[i].rows = up(s.runs[i].rows)
+			all += t.runs[i].rows
+		}
+		if all <= room {
+			return t
+		}
+	}
+	return s
+}
+
+// adapterOf is the number of row i's adapter, where each row is a sequence.
+func adapterOf(b *batch.Batch, i int) int32 {
+	if len(b.Adapters) == 0 {
+		return 0
+	}
+	return b.Adapters[i]
+}
+
 // replay runs b as the graph of its shape. The result is the bits that its operations give.
 func (r *Runner) replay(s shape, b *batch.Batch, draws []sample.Draw) ([]engine.Token, error) {
-	r.fill(s.rows, b)
-	if err := r.pass.Load(&r.graphs.filled, r.adapters, r.cache); err != nil {
+	r.fill(s, b, draws)
+	f := &r.graphs
+	if err := r.pass.Load(&f.filled, r.adapters, r.cache); err != nil {
 		return nil, err
 	}
-	r.writeUniforms(draws)
-	g := r.graphs.of[s]
+	r.writeUniforms(f.draws)
+	g := f.of[s]
 	if g == nil {
 		var err error
-		if g, err = r.graphs.on.Capture(r.decode); err != nil {
-			return nil, fmt.Errorf("runner: a step of %d rows as a graph: %w", s.rows, err)
+		if g, err = f.on.Capture(r.decode); err != nil {
+			return nil, fmt.Errorf("runner: a step of %d rows as a graph: %w", len(f.draws), err)
 		}
-		r.graphs.of[s] = g
+		f.of[s] = g
+		if s.n > 1 {
+			f.mixed++
+		}
 	}
 	g.Launch()
-	r.tokens = r.tokens[:len(draws)]
+	r.tokens = r.tokens[:len(f.draws)]
 	clear(r.tokens)
-	if err := r.read(b, draws); err != nil {
+	if err := r.read(&f.filled, f.draws); err != nil {
 		return nil, r.explain(err)
 	}
+	for i, at := range f.places {
+		r.tokens[i] = r.tokens[at]
+	}
+	r.tokens = r.tokens[:len(draws)]
 	return r.tokens, nil
 }
 
@@ -92,36 +155,60 @@ func (r *Runner) decode() {
 // nowhere is the cache page, as good as any, that a row that fills up a step looks at; it writes to none.
 var nowhere = []int32{0}
 
-// fill sets graphs.filled to b, with rows that nobody reads up to so many.
-func (r *Runner) fill(rows int, b *batch.Batch) {
+// fill sets graphs.filled to b, with rows that nobody reads at each run's end, and its draws likewise.
+func (r *Runner) fill(s shape, b *batch.Batch, draws []sample.Draw) {
 	f := &r.graphs.filled
 	f.Reset()
-	f.Tokens, f.Positions = append(f.Tokens, b.Tokens...), append(f.Positions, b.Positions...)
-	f.Starts, f.Lengths = append(f.Starts, b.Starts...), append(f.Lengths, b.Lengths...)
-	f.Pages, f.Slots, f.Adapters = append(f.Pages, b.Pages...), append(f.Slots, b.Slots...), append(f.Adapters, b.Adapters...)
-	f.Want, f.Temperatures, f.Masks = append(f.Want, b.Want...), append(f.Temperatures, b.Temperatures...), append(f.Masks, b.Masks...)
-	for n := len(b.Tokens); n < rows; n++ {
-		f.Tokens, f.Positions = append(f.Tokens, 0), append(f.Positions, 0)
-		f.Starts, f.Lengths = append(f.Starts, int32(n+1)), append(f.Lengths, 1)
-		f.Pages, f.Slots, f.Want = append(f.Pages, nowhere), append(f.Slots, -1), append(f.Want, int32(n))
-		if len(b.Adapters) > 0 {
-			f.Adapters = append(f.Adapters, b.Adapters[0])
-		}
-		if len(b.Temperatures) > 0 {
-			f.Temperatures = append(f.Temperatures, 1)
-		}
-		for range len(b.Masks) / len(b.Tokens) {
-			f.Masks = append(f.Masks, 1<<32-1)
+	f.Starts = append(f.Starts[:0], 0)
+	r.graphs.draws, r.graphs.places = r.graphs.draws[:0], r.graphs.places[:0]
+	words, at := len(b.Masks)/len(b.Tokens), 0
+	for _, run := range s.runs[:s.n] {
+		number := adapterOf(b, at)
+		for range run.rows {
+			row := len(f.Tokens)
+			f.Starts, f.Want = append(f.Starts, int32(row+1)), append(f.Want, int32(row))
+			if len(b.Adapters) > 0 {
+				f.Adapters = append(f.Adapters, number)
+			}
+			if at == len(b.Tokens) || adapterOf(b, at) != number {
+				r.nobody(words, len(b.Temperatures) > 0)
+				continue
+			}
+			f.Tokens, f.Positions = append(f.Tokens, b.Tokens[at]), append(f.Positions, b.Positions[at])
+			f.Lengths, f.Pages, f.Slots = append(f.Lengths, b.Lengths[at]), append(f.Pages, b.Pages[at]), append(f.Slots, b.Slots[at])
+			if len(b.Temperatures) > 0 {
+				f.Temperatures = append(f.Temperatures, b.Temperatures[at])
+			}
+			f.Masks = append(f.Masks, b.Masks[at*words:(at+1)*words]...)
+			r.graphs.draws, r.graphs.places = append(r.graphs.draws, draws[at]), append(r.graphs.places, row)
+			at++
 		}
 	}
+}
+
+// nobody adds a row that nobody reads.
+func (r *Runner) nobody(words int, temperatures bool) {
+	f := &r.graphs.filled
+	f.Tokens, f.Positions, f.Lengths = append(f.Tokens, 0), append(f.Positions, 0), append(f.Lengths, 1)
+	f.Pages, f.Slots = append(f.Pages, nowhere), append(f.Slots, -1)
+	if temperatures {
+		f.Temperatures = append(f.Temperatures, 1)
+	}
+	for range words {
+		f.Masks = append(f.Masks, 1<<32-1)
+	}
+	r.graphs.draws = append(r.graphs.draws, sample.Draw{})
 }
 
 // drop gives up the graphs that an adapter is part of.
 func (g *graphs) drop(ad *model.Adapter) {
 	for s, graph := range g.of {
-		if s.adapter == ad {
+		if slices.ContainsFunc(s.runs[:s.n], func(r run) bool { return r.adapter == ad }) {
 			g.stale = append(g.stale, graph)
 			delete(g.of, s)
+			if s.n > 1 {
+				g.mixed--
+			}
 		}
 	}
 }

@@ -133,6 +133,42 @@ func decodeGraphs(t *testing.T, on driver.Device, other *Device) {
 	}
 }
 
+// A step whose rows have several adapters, or some have none, is a graph too, with the bits of its operations;
+// one of other rows that are rounded to as many is the same graph.
+func TestMixedGraphs(t *testing.T) {
+	plain := decoding(t, struct{ k.Backend }{simulated(t)})
+	c := &counter{Device: newSimulator()}
+	d, err := On(c, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	graphs := decoding(t, d)
+	recorded := 0
+	for position, rows := range [][2]int{{5, 3}, {4, 4}, {6, 3}, {4, 4}, {7, 5}} { // without and with the adapter
+		s := step{n: rows[0] + rows[1], position: position, masks: position == 1}
+		b, draws := s.batch()
+		for i := range rows[1] {
+			b.Adapters[rows[0]+i] = 1
+		}
+		*c = counter{Device: c.Device}
+		want, err := plain.Step(b, draws)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := graphs.Step(b, draws)
+		if err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("%v rows: the graph drew %v, its operations %v (%v)", rows, got, want, err)
+		}
+		if c.replays != 1 {
+			t.Errorf("%v rows were not a graph", rows)
+		}
+		recorded += c.instances
+	}
+	if recorded != 4 { // 8 + 4 twice, 4 + 4 with masks and without, and 7 + 5, where there is no room for more
+		t.Errorf("%d graphs were recorded, want 4", recorded)
+	}
+}
+
 // What is no plain decode step is not recorded.
 func TestNoGraph(t *testing.T) {
 	c := &counter{Device: newSimulator()}
@@ -142,12 +178,12 @@ func TestNoGraph(t *testing.T) {
 	}
 	r := decoding(t, d)
 	for what, spoil := range map[string]func(*batch.Batch, []sample.Draw){
-		"two adapters":     func(b *batch.Batch, _ []sample.Draw) { b.Adapters[3] = 1 },
+		"five runs":        func(b *batch.Batch, _ []sample.Draw) { b.Adapters[1], b.Adapters[3] = 1, 1 },
 		"a row of top-k":   func(_ *batch.Batch, draws []sample.Draw) { draws[2].TopK = 5 },
 		"a raw look":       func(_ *batch.Batch, draws []sample.Draw) { draws[1].Raw = true },
 		"a row not wanted": func(b *batch.Batch, _ []sample.Draw) { b.Want, b.Temperatures = b.Want[:3], b.Temperatures[:3] },
 	} {
-		b, draws := step{n: 4, position: 0}.batch()
+		b, draws := step{n: 5, position: 0}.batch()
 		spoil(b, draws)
 		before := c.replays
 		if tokens, err := r.Step(b, draws[:len(b.Want)]); err != nil || len(tokens) != len(b.Want) || c.replays != before {
@@ -168,9 +204,12 @@ func TestDecodeAllocatesNothing(t *testing.T) {
 				err = e
 			}
 		}
-		play()
-		if n := testing.AllocsPerRun(20, play); n > 0 || err != nil {
-			t.Errorf("a step as %s allocates %g times (%v)", what, n, err)
+		for range 2 {
+			play()
+			if n := testing.AllocsPerRun(20, play); n > 0 || err != nil {
+				t.Errorf("a step of adapters %v as %s allocates %g times (%v)", b.Adapters, what, n, err)
+			}
+			b.Adapters[0] = 0 // the others keep theirs
 		}
 	}
 }

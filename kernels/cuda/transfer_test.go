@@ -12,7 +12,12 @@ import (
 // A counter counts the calls that a step should make few of.
 type counter struct {
 	driver.Device
-	uploads, downloads, syncs, launches, replays int
+	uploads, downloads, syncs, launches, replays, instances int
+}
+
+func (c *counter) Instantiate(g driver.Graph) (driver.Exec, error) {
+	c.instances++
+	return c.Device.Instantiate(g)
 }
 
 func (c *counter) Upload(to uint64, from []byte) error {
