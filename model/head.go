@@ -19,6 +19,31 @@ func (d *Decoder) HeadRows(s Size) int {
 	return s.Slice
 }
 
+// lastRows is how many rows of what goes into the head a pass of size s holds.
+func (d *Decoder) lastRows(s Size) int {
+	if d.scorer() != nil {
+		return max(d.HeadRows(s), min(s.Wanted, mostScored))
+	}
+	return d.HeadRows(s)
+}
+
+// Scores reports whether Score can be called.
+func (d *Decoder) Scores() bool { return d.scorer() != nil }
+
+// Score sets lp and lse, columns of as many rows as are wanted, to the bits of the device's LogProb of the wanted rows'
+// logits and targets, without logits.
+func (p *Pass) Score(lp, lse kernels.Tensor) { p.scoreInto(lp, lse, kernels.Tensor{}) }
+
+func (p *Pass) scoreInto(lp, lse, h kernels.Tensor) {
+	p.lasts(func(i, n int, last kernels.Tensor) {
+		var nats kernels.Tensor
+		if !h.Zero() {
+			nats = h.Slice(i, n)
+		}
+		p.d.scorer().Score(lp.Slice(i, n), lse.Slice(i, n), nats, last, p.d.head.w, p.targets.Slice(i, n), p.dist(i, n))
+	})
+}
+
 // scorer is the device, if it is a Scorer and the head is frozen; else nil.
 func (d *Decoder) scorer() kernels.Scorer {
 	if d.head.w.Zero() {
@@ -51,13 +76,11 @@ func (p *Pass) head(i, n int) kernels.Tensor {
 // score sets the log-probabilities of the wanted rows' targets, their log-sum-exps, and the entropies if they are asked for.
 func (p *Pass) score(entropy bool) {
 	if p.d.HoldsNoLogits(p.size) {
-		p.lasts(func(i, n int, last kernels.Tensor) {
-			var h kernels.Tensor
-			if entropy {
-				h = p.entropy.Slice(i, n)
-			}
-			p.d.scorer().Score(p.act.lp.Slice(i, n), p.act.lpLSE.Slice(i, n), h, last, p.d.head.w, p.targets.Slice(i, n), p.dist(i, n))
-		})
+		var h kernels.Tensor
+		if entropy {
+			h = p.entropy
+		}
+		p.scoreInto(p.act.lp, p.act.lpLSE, h)
 		return
 	}
 	p.Slices(func(i, n int, logits kernels.Tensor, dist kernels.Dist) {
@@ -95,8 +118,9 @@ func (p *Pass) headGrad(g *gradients) {
 
 // lasts calls f for consecutive wanted rows i … i+n-1, with what goes into the head.
 func (p *Pass) lasts(f func(i, n int, last kernels.Tensor)) {
-	for i := 0; i < len(p.b.Want); i += p.size.Slice {
-		n := min(p.size.Slice, len(p.b.Want)-i)
+	p.held = -1
+	for i := 0; i < len(p.b.Want); i += p.act.last.Rows {
+		n := min(p.act.last.Rows, len(p.b.Want)-i)
 		last := p.act.last.Slice(0, n)
 		p.d.be.Gather(last, p.act.xn, p.want.Slice(i, n))
 		f(i, n, last)

@@ -116,7 +116,7 @@ func (d *Decoder) activations(n int, s Size) activations {
 	a := activations{
 		x: f(n, c.Hidden), xn: f(n, c.Hidden), qkv: f(n, d.qkv), att: f(n, d.q), lse: f(n, c.Heads),
 		h: f(n, c.Hidden), mid: f(n, c.Hidden), hn: f(n, c.Hidden), gateUp: f(n, 2*c.FFN), ff: f(n, c.FFN),
-		last: f(s.Slice, c.Hidden), lp: f(s.Wanted, 1), lpLSE: f(s.Wanted, 1),
+		last: f(d.lastRows(s), c.Hidden), lp: f(s.Wanted, 1), lpLSE: f(s.Wanted, 1),
 	}
 	if !d.HoldsNoLogits(s) {
 		a.logits = f(s.Slice, c.Vocab)

@@ -103,6 +103,13 @@ func (r *Runner) step(b *batch.Batch, draws []sample.Draw) ([]engine.Token, erro
 		return r.tokens, r.dec.Backend().Sync()
 	}
 	var err error
+	if r.scores(draws) {
+		r.pass.Score(r.lp, r.lse)
+		if err = r.read(b, draws); err != nil {
+			return nil, r.explain(err)
+		}
+		return r.tokens, nil
+	}
 	r.pass.Slices(func(i, n int, logits kernels.Tensor, dist kernels.Dist) {
 		for j := 0; j < n && err == nil; {
 			end := j + 1
@@ -123,6 +130,19 @@ func (r *Runner) step(b *batch.Batch, draws []sample.Draw) ([]engine.Token, erro
 		return nil, r.explain(err)
 	}
 	return r.tokens, nil
+}
+
+// scores reports whether all rows are scored, on a device that does so without logits, and nobody looks at those.
+func (r *Runner) scores(draws []sample.Draw) bool {
+	if !r.dec.Scores() {
+		return false
+	}
+	for i := range draws {
+		if kindOf(&draws[i]) != scored || looked(&draws[i]) {
+			return false
+		}
+	}
+	return true
 }
 
 // A kind is how a row's token is found.

@@ -169,6 +169,31 @@ func TestMixedGraphs(t *testing.T) {
 	}
 }
 
+// A step that scores gives the bits that LogProb gives of its logits, on a device that scores without them.
+func TestScoringStep(t *testing.T) {
+	want := ""
+	for _, be := range []k.Backend{struct{ k.Backend }{simulated(t)}, simulated(t)} {
+		b, draws := step{n: 9, position: 5, adapter: 1, masks: true}.batch()
+		for i := range draws {
+			draws[i].Score = true
+			b.Targets = append(b.Targets, int32(5+2*i))
+			for w := range 3 {
+				b.Masks[3*i+w] = 1<<32 - 1
+			}
+			b.Masks[3*i] &^= 1 << (i % 4)
+		}
+		tokens, err := decoding(t, be).Step(b, draws)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(tokens); want == "" {
+			want = got
+		} else if got != want {
+			t.Errorf("without logits %s, from logits %s", got, want)
+		}
+	}
+}
+
 // What is no plain decode step is not recorded.
 func TestNoGraph(t *testing.T) {
 	c := &counter{Device: newSimulator()}
