@@ -100,9 +100,13 @@ func (c *compiler) build(name, src string, header headers, arch string, k kind) 
 		"--device-as-default-execution-space")
 	code := c.compile(prog, int32(len(options)), &options[0])
 	runtime.KeepAlive(options)
+	raw, _ := c.get(prog, c.logSize, c.log)
+	log := strings.TrimRight(string(raw), "\x00\n")
 	if code != 0 {
-		log, _ := c.get(prog, c.logSize, c.log)
-		return nil, fmt.Errorf("%w\n%s", fail("nvrtcCompileProgram", code), strings.TrimRight(string(log), "\x00\n"))
+		return nil, fmt.Errorf("%w\n%s", fail("nvrtcCompileProgram", code), log)
+	}
+	if err := slow(log); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	size, get := c.ptxSize, c.ptx
 	if k == toCubin {
