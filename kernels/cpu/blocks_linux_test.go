@@ -46,15 +46,12 @@ func blocksPass(b *testing.B, typ kernels.DType) {
 	defer two.Close()
 	var ws []kernels.Weight
 	r := rand.New(rand.NewPCG(1, 1))
-	bytes, ops := 0.0, 0.0
 	const layers = 4 * 30 // matrices of the layers
 	load := func(n, rows, cols int) {
 		raw := randomBlocks(r, typ, rows, cols/kernels.BlockLen)
 		for range n {
 			ws = append(ws, d.Load(kernels.Format{Type: typ, Acts: kernels.I8}, rows, cols, raw))
 		}
-		bytes += float64(n * len(raw))
-		ops += 2 * float64(n*rows*cols)
 	}
 	for _, s := range [][2]int{{960, 576}, {576, 576}, {3072, 576}, {576, 1536}} {
 		load(layers/4, s[0], s[1])
@@ -68,8 +65,17 @@ func blocksPass(b *testing.B, typ kernels.DType) {
 				d.Fill(outs[w.Rows], 0) // the system finds the pages now
 			}
 		}
+		used := ws
+		if m > 64 { // long prompts have one row of logits
+			used = ws[:layers]
+		}
+		bytes, ops := 0.0, 0.0
+		for _, w := range used {
+			bytes += float64(w.Rows * typ.Bytes(w.Cols))
+			ops += 2 * float64(m*w.Rows*w.Cols)
+		}
 		pass := func(d *Device) {
-			for _, w := range ws[:map[bool]int{true: layers, false: len(ws)}[m > 64]] { // long prompts have one row of logits
+			for _, w := range used {
 				d.Linear(outs[w.Rows], x.Columns(0, w.Cols), w, kernels.Tensor{})
 			}
 		}
@@ -77,13 +83,13 @@ func blocksPass(b *testing.B, typ kernels.DType) {
 			s := timed(b, func() { pass(d) })
 			b.ReportMetric(s*1e3, "cpu-ms")
 			b.ReportMetric(bytes/s*1e-9, "GB/s")
-			b.ReportMetric(ops*float64(m)/s*1e-9, "GOP/s")
+			b.ReportMetric(ops/s*1e-9, "GOP/s")
 		})
 		b.Run(fmt.Sprintf("m%d/threads2", m), func(b *testing.B) {
 			for b.Loop() {
 				pass(two)
 			}
-			report(b, ops*float64(m), bytes)
+			report(b, ops, bytes)
 		})
 		for _, out := range outs {
 			d.Free(out)
