@@ -12,11 +12,12 @@
 // The ladder, for 16k tokens of 32 heads and 8 key heads of 128 columns. Operations of the matrix unit: 2.2e12 with
 // causality, times 6 for P = 3. None has been timed: no GPU was at hand.
 //   attention90_v1    a warpgroup 64 rows, block by block, everything after everything else: the definition
-//   attention90_D_P   128 rows of all heads that share a key head: keys are read once for them, 2·4·D bytes a key for
-//                     512·D operations (P = 1), so that 16k tokens read 0.5 GB a key head, most of it from the L2 cache.
-//                     A warpgroup brings and splits keys and values a block ahead; two of 64 rows each multiply: one's
-//                     softmax (about 640 cycles of a multiprocessor a block of both) beside the other's products (1024
-//                     cycles with P = 1, 6144 with 3). Predicted: 350 TFLOP/s with P = 1, 110 with 3
+//   attention90_D_P   128 rows of all heads that share a key head: keys are read once for them, 1 KB a key and its
+//                     value, 34 GB in all, nearly all from the L2 cache: 6 ms, if that gives 5.5 TB/s. A warpgroup
+//                     brings and splits keys and values a block ahead; two of 64 rows each multiply: one's softmax
+//                     (about 1000 cycles of a multiprocessor a block of both) beside the other's products (1024 cycles
+//                     with P = 1, 6144 with 3). Predicted: 350 TFLOP/s with P = 1, where the cache is the bound, and
+//                     110 with 3, where products are
 //   the same, split   a segment a block of threads, for decode steps: 64 rows are multiplied whatever there are, 3072
 //                     cycles a block of keys (P = 3) whose 32 KB take 2260 at the memory's rate: 74 % of it; with P = 1
 //                     memory alone counts
@@ -24,97 +25,7 @@
 // instruction's rows for few queries, if it gives the same bits so; a cache of bf16, for half the bytes and products.
 #include "hopper.h"
 #include "attention.h"
-
-#define KEYS 32        // of a block
-#define LINE 128       // bytes of a row of 64 columns
-#define ROWS 64        // of a warpgroup
-
-// A tile in shared memory is for each piece and each 64 columns a panel: rows of 128 bytes whose 16-byte parts are
-// exchanged as 128-byte swizzling does. It begins at a multiple of 1024.
-template <int D, int R> struct Panels {
-  enum : int { PANEL = R * LINE, PIECE = D / 64 * PANEL };
-};
-
-// Where a piece's column c, a multiple of 16, begins in a tile of R rows.
-template <int D, int R> GPU constexpr int at(int piece, int c) {
-  return piece * Panels<D, R>::PIECE + c / 64 * Panels<D, R>::PANEL + c % 64 * 2;
-}
-
-// ---- threads bring rows: lane i of 16 has columns 4i … 4i+3 of each 64
-
-GPU float4 four(const float* row, int c, int dim, bool wide) {
-  if (wide) return c < dim ? *(const float4*)(row + c) : make_float4(0, 0, 0, 0);
-  return make_float4(c < dim ? row[c] : 0.f, c + 1 < dim ? row[c + 1] : 0.f, c + 2 < dim ? row[c + 2] : 0.f, c + 3 < dim ? row[c + 3] : 0.f);
-}
-
-GPU bool whole16(const float* p, int stride, int dim) { return dim % 4 == 0 && stride % 4 == 0 && aligned16(p); }
-
-// Whether all are finite as bf16 numbers too.
-GPU bool tame(float4 v) {
-  const float most = 3.3895314e38f;
-  return fabsf(v.x) <= most && fabsf(v.y) <= most && fabsf(v.z) <= most && fabsf(v.w) <= most;
-}
-
-// Puts v's pieces at columns c … c+3 of row r of a tile of R rows.
-template <int D, int P, int R> GPU void put(u8* tile, int r, int c, float4 v) {
-  u8* to = tile + c / 64 * Panels<D, R>::PANEL + r * LINE + (c % 64 / 8 ^ r % 8) * 16 + c % 8 * 2;
-#pragma unroll
-  for (int p = 0; p < P; p++) {
-    u32 a = take_bf16(v.x, v.y), b = take_bf16(v.z, v.w);
-    *(uint2*)(to + p * Panels<D, R>::PIECE) = make_uint2(a, b);
-  }
-}
-
-// 128 threads bring the 64 rows of q from r0 on; rows that are not there are zeros.
-template <int D, int P, int R> GPU void bring_q(u8* tile, const Tile& w, int r0, const float* q, int qs) {
-  bool wide = whole16(q, qs, w.a.dim);
-#pragma unroll 1
-  for (int r = r0 + threadIdx.x % 128 / 16; r < r0 + ROWS; r += 8) {
-    const float* from = q + (size_t)w.row(r) * qs + w.column(r) * w.a.dim;
-#pragma unroll
-    for (int c = threadIdx.x % 16 * 4; c < D; c += 64)
-      put<D, P, R>(tile, r, c, r < w.rows ? four(from, c, w.a.dim, wide) : make_float4(0, 0, 0, 0));
-  }
-}
-
-// What a thread of 128 brings of a block of keys, or values: rows threadIdx.x/16 + 8i.
-template <int D> struct Share {
-  float4 of[KEYS / 8][D / 64];
-
-  GPU void fetch(const float* x, int xs, int rows, int head, int dim, bool wide) {
-#pragma unroll
-    for (int i = 0; i < KEYS / 8; i++) {
-      int row = __shfl_sync(FULL, rows, (lane_id() & 16) + i);
-#pragma unroll
-      for (int h = 0; h < D / 64; h++)
-        of[i][h] = row < 0 ? make_float4(0, 0, 0, 0) : four(x + (size_t)row * xs + head * dim, threadIdx.x % 16 * 4 + 64 * h, dim, wide);
-    }
-  }
-  // Puts them into a tile. With bad, rows that are not finite are zeros there, and bits of the warp's word of four.
-  template <int P> GPU void store(u8* tile, u64* bad = nullptr) {
-    u32 rows = 0;
-#pragma unroll
-    for (int i = 0; i < KEYS / 8; i++) {
-      int r = threadIdx.x % 128 / 16 + 8 * i;
-      bool good = true;
-#pragma unroll
-      for (int h = 0; h < D / 64; h++) {
-        if (bad && !tame(of[i][h])) good = false, of[i][h] = make_float4(0, 0, 0, 0);
-        put<D, P, KEYS>(tile, r, threadIdx.x % 16 * 4 + 64 * h, of[i][h]);
-      }
-      if (!bad) continue;
-      u32 any = __ballot_sync(FULL, !good);
-      rows |= (u32)((any & 0xffff) != 0) << (r & ~1) | (u32)(any >> 16 != 0) << (r | 1);
-    }
-    if (bad && lane_id() == 0) bad[warp_id() % 4] = rows;
-  }
-};
-
-// The row of k and v that lane i < 4 of 16 finds for the others of the block from j0 on, i of theirs: -1 from `last` on.
-GPU int find(const Tile& w, int j0, int last, u64* fault, u32 tag) {
-  int i = threadIdx.x % 16, j = j0 + threadIdx.x % 128 / 16 + 8 * i;
-  return i < KEYS / 8 && j < last ? key_row(w.a, w.sq, j, fault, tag) : -1;
-}
+#include "panels.h"
 
 // ---- a warpgroup's 64 rows. A thread has rows g = 16 (warp) + lane/4 and g + 8; of a product's columns 8i + 2c and
 // the next, c = lane%4.

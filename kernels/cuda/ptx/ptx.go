@@ -5,7 +5,7 @@
 // give the same. None has been timed: no GPU was at hand.
 //
 // `make ptx` compiles them, `make ptx-check` fails when one is stale or a kernel spills. The sources
-// include nothing but gpu.h, which says the rules they keep, hopper.h, dist.h, adam.h and attention.h.
+// include nothing but gpu.h, which says the rules they keep, hopper.h, dist.h, adam.h, attention.h and panels.h.
 package ptx
 
 import (
@@ -46,8 +46,10 @@ func Headers(module string) []string {
 	switch module {
 	case "linear90":
 		names = append(names, "ending.h")
-	case "attention", "attention90":
+	case "attention":
 		names = append(names, "attention.h")
+	case "attention90":
+		names = append(names, "attention.h", "panels.h")
 	case "logits", "score", "head90":
 		names = append(names, "dist.h")
 	case "elementwise", "many":
