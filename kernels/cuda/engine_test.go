@@ -12,6 +12,7 @@ import (
 	"github.com/r2-reasoner/r2/engine/sample"
 	k "github.com/r2-reasoner/r2/kernels"
 	"github.com/r2-reasoner/r2/kernels/cpu"
+	"github.com/r2-reasoner/r2/kernels/cuda/ptxsim"
 	"github.com/r2-reasoner/r2/model"
 	"github.com/r2-reasoner/r2/model/modeltest"
 	"github.com/r2-reasoner/r2/train"
@@ -156,18 +157,28 @@ func (s *stand) greedy(t *testing.T) (ids []int32, lps []float32) {
 
 // The whole engine on the simulated device: a tiny model generates, samples groups, scores them and takes
 // a GRPO step. Sampler and trainer agree to the bit, and with the processor's answer within rounding.
-func TestEngine(t *testing.T) { engineOn(t, simulated) }
+func TestEngine(t *testing.T) { engineOn(t, simulated, stands...) }
+
+// The same by the kernels of capability 9.0: what the sampler draws from logits, the trainer scores without them.
+func TestEngineOnHopper(t *testing.T) {
+	engineOn(t, func(t *testing.T) *Device { return simulatedAs(t, ptxsim.Options{Capability: 90}) }, stands[0])
+}
 
 func TestEngineOnGPU(t *testing.T) {
 	needGPU(t).Close()
-	engineOn(t, needGPU)
+	engineOn(t, needGPU, stands...)
 }
 
-func engineOn(t *testing.T, open func(*testing.T) *Device) {
-	for _, c := range []struct {
-		arch string
-		typ  weights.DType
-	}{{"qwen2", weights.BF16}, {"qwen3", weights.F32}, {"llama", weights.BF16}} {
+// A setting is a model's architecture and the type of its weights.
+type setting struct {
+	arch string
+	typ  weights.DType
+}
+
+var stands = []setting{{"qwen2", weights.BF16}, {"qwen3", weights.F32}, {"llama", weights.BF16}}
+
+func engineOn(t *testing.T, open func(*testing.T) *Device, settings ...setting) {
+	for _, c := range settings {
 		t.Run(c.arch+" "+c.typ.String(), func(t *testing.T) {
 			gpu, host := newStand(t, open(t), c.arch, c.typ), newStand(t, cpu.New(2), c.arch, c.typ)
 			ids, lps := gpu.greedy(t)
