@@ -32,25 +32,25 @@ func randomBlocks(r *rand.Rand, t kernels.DType, rows, n int) []byte {
 
 // The product of rows rounded to blocks is what the definition gives, computed here element by element from
 // the file's bytes, to the bit: however it is cut, and in assembly as in Go.
-func TestBlockLinearIsOneChain(t *testing.T) {
-	both(t, func(t *testing.T) {
-		r := rand.New(rand.NewPCG(41, 1))
-		for _, typ := range blockTypes {
-			for i, s := range [][2]int{{1, 1}, {5, 3}, {33, 2}, {70, 5}, {97, 1}} {
-				d := New(1 + i%3)
-				raw := randomBlocks(r, typ, s[0], s[1])
-				w := d.Load(kernels.Format{Type: typ, Acts: kernels.I8}, s[0], kernels.BlockLen*s[1], raw)
-				bias := random(r, 1, s[0])
-				for _, m := range []int{1, 2, 15, 100} {
-					x := random(r, m, kernels.BlockLen*s[1])
-					out := put(t, d, nans(m, s[0]), m%3)
-					d.Linear(out, put(t, d, x, 1), w, put(t, d, bias, 1))
-					wantBits(t, fmt.Sprintf("%v %dx%d, %d rows", typ, s[0], s[1], m), get(t, d, out), blockChain(typ, raw, x, bias))
-				}
-				d.Close()
+func TestBlockLinearIsOneChain(t *testing.T) { both(t, blockLinearIsOneChain) }
+
+func blockLinearIsOneChain(t *testing.T) {
+	r := rand.New(rand.NewPCG(41, 1))
+	for _, typ := range blockTypes {
+		for i, s := range [][2]int{{1, 1}, {5, 3}, {33, 2}, {70, 5}, {97, 1}} {
+			d := New(1 + i%3)
+			raw := randomBlocks(r, typ, s[0], s[1])
+			w := d.Load(kernels.Format{Type: typ, Acts: kernels.I8}, s[0], kernels.BlockLen*s[1], raw)
+			bias := random(r, 1, s[0])
+			for _, m := range []int{1, 2, 15, 100} {
+				x := random(r, m, kernels.BlockLen*s[1])
+				out := put(t, d, nans(m, s[0]), m%3)
+				d.Linear(out, put(t, d, x, 1), w, put(t, d, bias, 1))
+				wantBits(t, fmt.Sprintf("%v %dx%d, %d rows", typ, s[0], s[1], m), get(t, d, out), blockChain(typ, raw, x, bias))
 			}
+			d.Close()
 		}
-	})
+	}
 }
 
 // The largest integers, of either sign, overflow nothing on the way.
