@@ -22,7 +22,11 @@ func (d *Device) score(lp, lse, h, x k.Tensor, w k.Weight, ids k.Tensor, dist k.
 	rows, vocab := x.Rows, w.Rows
 	blocks := ceil(vocab, idBlock)
 	size := partBytes * rows * blocks
-	parts := d.grow(&d.scores, size+4*rows+4*rows*min(scoreIDs, vocab))
+	bytes := size + 4*rows
+	if !d.heads90(w) {
+		bytes += 4 * rows * min(scoreIDs, vocab)
+	}
+	parts := d.grow(&d.scores, bytes)
 	got := parts + uint64(size)
 	if d.heads90(w) {
 		d.score90(parts, got, x, w, ids, dist)
