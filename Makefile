@@ -52,6 +52,9 @@ ptx: $(NVRTC) ## compile the GPU kernels to the PTX that is committed, and say w
 ptx-check: $(NVRTC) ## fail when the committed PTX is stale, a kernel spills, or its machine code lacks what its PTX has
 	$(GO) run ./kernels/cuda/ptx/gen -dir kernels/cuda/ptx -check
 
+predicted: ## bench/predicted.md: what the GPU kernels' own counts say of a 7B model on an H100 (ten minutes of a core)
+	$(GO) run ./bench/gpu -device ptxsim predict bench
+
 SMOLLM2 = ../shared/models/smollm2-135m-instruct
 
 peers: build ## compare with TensorBoard, PEFT, transformers and TRL, which are fetched (6 GB): event files, adapters, merged weights, losses
@@ -83,4 +86,4 @@ miniature: build ## train the models that r2 demo ships, from SCAN (about 15 min
 ci: ## what .ci/run runs
 	bash .ci/run
 
-.PHONY: help build build-gpu gpu headers test race soak grid fuzz bench bench-compare vet nvrtc ptx ptx-check peers miniature ci
+.PHONY: help build build-gpu gpu headers test race soak grid fuzz bench bench-compare vet nvrtc ptx ptx-check predicted peers miniature ci

@@ -68,6 +68,7 @@ var may = map[string]string{
 	"bench":                          "...",
 	"bench/gpu":                      "...",
 	"bench/miniature":                "...",
+	"bench/predict":                  "...", // a model on a recorder, its operations on a simulator
 	"bench/report":                   "",
 }
 

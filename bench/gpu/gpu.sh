@@ -112,6 +112,8 @@ print((sorted(p for s in site.getsitepackages() for p in glob.glob(s + "/nvidia/
   run "products" 90 "gpu -sizes $sizes -cublas $blas products"
   run "what a step costs the host" 60 "gpu overhead"
   run "a random model" 120 write_model
+  run "what bench/predicted.md predicts, activations exact" 120 "gpu -activations f32 works $model"
+  run "the same, activations rounded" 90 "gpu -activations bf16 works $model"
   bench() { run "$1" "$2" "$work/r2 bench ${*:3} --model $model --repeat 3 --json | tee -a $rows"; }
   bench "decode, one sequence" 60 decode --prompt $prompt --tokens $tokens
   bench "prefill" 60 prefill --prompt $prefill

@@ -8,7 +8,9 @@ import (
 	"testing"
 
 	"github.com/r2-reasoner/r2/bench"
+	"github.com/r2-reasoner/r2/bench/predict"
 	"github.com/r2-reasoner/r2/kernels/cpu"
+	"github.com/r2-reasoner/r2/kernels/cuda"
 	"github.com/r2-reasoner/r2/model"
 	"github.com/r2-reasoner/r2/tokenizer"
 	"github.com/r2-reasoner/r2/weights"
@@ -116,5 +118,44 @@ func TestCommands(t *testing.T) {
 	o.shape = "huge"
 	if err := writeModel(o, []string{t.TempDir()}); err == nil || !strings.Contains(err.Error(), "huge") {
 		t.Errorf("a shape that is none: %v", err)
+	}
+}
+
+// Each kind of work is measured on a tiny model.
+func TestWorks(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "m")
+	o := options{shape: "tiny", seed: 1, device: "ptxsim"}
+	if err := writeModel(o, []string{dir}); err != nil {
+		t.Fatal(err)
+	}
+	files, err := weights.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer files.Close()
+	d, err := o.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	be, err := cuda.On(d, cuda.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &measured{be: be, rank: 2, few: true}
+	if m.dec, err = model.Load(be, files.Config, files, model.Options{Context: 64}); err != nil {
+		t.Fatal(err)
+	}
+	done := map[string]bool{}
+	for _, w := range predict.Works {
+		if done[w.Kind] && (w.Kind != predict.Step || w.Rank == 0) {
+			continue
+		}
+		done[w.Kind] = true
+		if took, err := m.measure(small(w)); err != nil || took == 0 {
+			t.Errorf("%s: %v, %v", w.Case, took, err)
+		}
+	}
+	if err := works(options{acts: "f16"}, []string{dir}); err == nil || !strings.Contains(err.Error(), "want f32 or bf16") {
+		t.Errorf("activations that are none: %v", err)
 	}
 }

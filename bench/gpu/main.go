@@ -24,6 +24,7 @@ type options struct {
 	cublas string
 	seed   uint64
 	sizes  string
+	acts   string
 }
 
 var commands = map[string]struct {
@@ -36,6 +37,8 @@ var commands = map[string]struct {
 	"model":    {"DIR: write a random model of a shape, in shards", writeModel},
 	"products": {"our matrix products beside cuBLAS, where that is", products},
 	"overhead": {"a decode step's time beside the device's share of it", overhead},
+	"works":    {"MODEL: what predicted.md predicts, measured, beside it", works},
+	"predict":  {"BENCH: predict a 7B model on an H100 from what its kernels do on the simulator, into the folder bench", predicted},
 	"reward":   {"a reward command for r2 grpo", reward},
 	"table":    {"ROWS JSON: the results as a table, and as one JSON file", table},
 }
@@ -47,6 +50,7 @@ func main() {
 	flag.StringVar(&o.shape, "shape", "qwen2.5-7b", "of the model: tiny, or one of r2 bench's")
 	flag.StringVar(&o.cublas, "cublas", "libcublas.so.12", "the path of cuBLAS")
 	flag.Uint64Var(&o.seed, "seed", 1, "of random numbers")
+	flag.StringVar(&o.acts, "activations", "f32", "of works: f32 or bf16")
 	flag.StringVar(&o.sizes, "sizes", "4096,8192", "of square products")
 	flag.Usage = func() {
 		for name, c := range commands {

@@ -70,8 +70,12 @@ func New(o Options) *Device {
 	if o.Capability == 0 {
 		o.Capability = 90
 	}
-	return &Device{order: o.Order, capability: o.Capability, pinned: map[*byte]bool{}, mostSteps: 1 << 26, count: o.Count, survey: o.Survey,
+	d := &Device{order: o.Order, capability: o.Capability, pinned: map[*byte]bool{}, mostSteps: 1 << 26, count: o.Count, survey: o.Survey,
 		multiprocessors: max(o.Multiprocessors, 1)}
+	if d.survey {
+		d.mostSteps = 1 << 36 // sizes are real
+	}
+	return d
 }
 
 // Survey lets a surveying device run so many blocks of each launch, one somewhere in each of n equal parts, or all of them

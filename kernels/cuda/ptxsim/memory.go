@@ -157,6 +157,13 @@ func (d *Device) Copy(to, from uint64, bytes int) error {
 func (d *Device) Set(at uint64, v byte, bytes int) error {
 	return d.queue(work{call: "cuMemsetD8Async", size: bytes, run: func() error {
 		b, err := d.span("cuMemsetD8Async", at, bytes)
+		if d.survey { // fresh memory is zeros there, and takes no room until it is used
+			return err
+		}
+		if v == 0 {
+			clear(b)
+			return err
+		}
 		for i := range b {
 			b[i] = v
 		}
