@@ -147,11 +147,11 @@ func TestBreakerProbes(t *testing.T) {
 				f := &player{steps: append(slices.Repeat([]step{broken}, mostFailures), c.is)}
 				p := one(t, f, Options{}, once)
 				opens(t, p)
-				time.Sleep(coolDown - 1)
+				time.Sleep(coolDown - time.Nanosecond)
 				if got := p.Breaker("m"); got != Open || len(p.Available()) > 0 {
 					t.Fatalf("within the cool-down: %v, available %v", got, p.Available())
 				}
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				if got := p.Breaker("m"); got != HalfOpen || len(p.Available()) != 1 {
 					t.Fatalf("after the cool-down: %v, available %v", got, p.Available())
 				}
