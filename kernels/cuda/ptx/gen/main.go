@@ -129,30 +129,39 @@ func (c *compiler) run(dir string, check, report bool) error {
 // attempts is how often a source is compiled before its PTX is called stale: of codes that do the same,
 // NVRTC takes one or another by where its memory happens to lie, for large kernels. Hence, too, a process
 // for each.
-const attempts = 24
+const (
+	attempts    = 24
+	newAttempts = 5 // of which the most frequent is taken, where there is nothing to compare with
+)
 
 // rebuild compiles a source and reports whether each part of have (the head, and every kernel) is what the
-// compiler writes.
+// compiler writes; if not, text is what it writes most often, so that the next check finds it soon.
 func rebuild(name, have string) (same bool, text string, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return false, "", err
 	}
-	left := map[string]bool{}
+	left, times := map[string]bool{}, map[string]int{}
 	for _, part := range parts(have) {
 		left[part] = true
 	}
-	for range attempts {
+	for i := range attempts {
 		cmd := exec.Command(self, append(os.Args[1:], "-one", name)...)
 		cmd.Stderr = os.Stderr
 		raw, err := cmd.Output()
 		if err != nil {
 			return false, "", fmt.Errorf("%s does not compile: %w", name, err)
 		}
-		text = string(raw)
-		now := parts(text)
-		if len(now) != len(parts(have)) || now[0] != parts(have)[0] {
-			return false, text, nil // other kernels, or made of other sources
+		last := string(raw)
+		if times[last]++; times[last] > times[text] {
+			text = last
+		}
+		now := parts(last)
+		if len(now) != len(parts(have)) || now[0] != parts(have)[0] { // other kernels, or made of other sources
+			if i+1 < newAttempts {
+				continue
+			}
+			return false, text, nil
 		}
 		for _, part := range now {
 			delete(left, part)
