@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -95,7 +96,8 @@ func records(t *testing.T, path string) (n int) {
 func TestBestByEvalLoss(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	other := writeRows(t, `{"prompt":"jump","completion":" I_JUMP I_JUMP"}`)
-	if _, errs, code := r2(t, "", sftArgs(t, "--eval-data", other, "--lr", "3e-2", "--out", dir)...); code != 0 {
+	args := sftArgs(t, "--eval-data", other, "--lr", "3e-2", "--out", dir)
+	if _, errs, code := r2(t, "", args...); code != 0 {
 		t.Fatal(errs)
 	}
 	best, low := "", 0.0
@@ -107,4 +109,16 @@ func TestBestByEvalLoss(t *testing.T) {
 	if at, err := os.Readlink(filepath.Join(dir, "checkpoints", "best")); err != nil || at != best {
 		t.Errorf("best points to %s %v, want %s", at, err, best)
 	}
+	gone := func(name string, args []string) {
+		t.Helper()
+		if _, errs, code := r2(t, "", args...); code != 1 || !strings.Contains(errs, "holds a run with "+name+" ") {
+			t.Errorf("gone on with other rows to evaluate on: exit %d, %q, want one about %s", code, errs, name)
+		}
+	}
+	at := slices.Index(args, "--eval-data")
+	gone("eval_data", slices.Delete(slices.Clone(args), at, at+2))
+	if err := os.WriteFile(other, []byte(`{"prompt":"run","completion":" I_RUN"}`+"\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	gone("eval_data_sha256", args)
 }

@@ -63,13 +63,14 @@ func (c *sftCmd) Run(ctx context.Context) error {
 	data.say(c.outputFlags)
 	longest := data.longest
 	var eval *dataset
+	evalHash := ""
 	if c.EvalData != "" {
 		if eval, err = openDataset(l.vocabulary(), []string{c.EvalData}, l.context(), c.dataFlags); err != nil {
 			return err
 		}
 		defer eval.Close()
 		eval.say(c.outputFlags)
-		longest = max(longest, eval.longest)
+		longest, evalHash = max(longest, eval.longest), eval.hash
 	}
 	steps, err := c.steps(len(data.places))
 	if err != nil {
@@ -79,7 +80,7 @@ func (c *sftCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	run, err := openRun(c.Out, c.settings(data.hash, steps))
+	run, err := openRun(c.Out, c.settings(data.hash, evalHash, steps))
 	if err != nil {
 		return err
 	}
@@ -93,10 +94,12 @@ func (c *sftCmd) Run(ctx context.Context) error {
 	return t.train(ctx)
 }
 
-func (c *sftCmd) settings(hash string, steps int) []setting {
+// settings are what a run that goes on must have as it had them: the rows evaluated on too, for they choose the best checkpoint.
+func (c *sftCmd) settings(hash, evalHash string, steps int) []setting {
 	own := append(c.dataFlags.settings(), c.optimizerFlags.settings()...)
 	return append([]setting{{"command", "sft"}, {"model", c.Model}, {"init", c.Init}, {"init_adapter", c.InitAdapter},
-		{"lora", c.LoRA}, {"full", c.Full}, {"data", c.Data}, {"data_sha256", hash}, {"steps", steps}, {"batch", c.Batch},
+		{"lora", c.LoRA}, {"full", c.Full}, {"data", c.Data}, {"data_sha256", hash}, {"eval_data", c.EvalData},
+		{"eval_data_sha256", evalHash}, {"steps", steps}, {"batch", c.Batch},
 		{"shuffle", !c.NoShuffle}, {"seed", c.Seed}, {"dtype", c.DType}, {"activations", c.Acts}}, own...)
 }
 
