@@ -222,6 +222,14 @@ func TestOpenRefused(t *testing.T) {
 	if _, err := Open(bare); err == nil || !strings.Contains(err.Error(), "neither model.safetensors nor") {
 		t.Errorf("no weights: %v", err)
 	}
+	for _, folder := range []string{bare, t.TempDir()} { // with and without a configuration
+		if err := os.WriteFile(filepath.Join(folder, "tiny.gguf"), nil, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(folder); err == nil || !strings.Contains(err.Error(), "tiny.gguf is there: to open it, give the file") {
+			t.Errorf("a folder of a GGUF file: %v", err)
+		}
+	}
 }
 
 // An index and its shards must agree, and every shard must be whole.

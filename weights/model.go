@@ -35,7 +35,7 @@ func Open(path string) (*Model, error) {
 	}
 	m := &Model{Path: path}
 	if info.IsDir() {
-		err = m.openDir()
+		err = m.alternative(m.openDir())
 	} else {
 		err = m.openGGUF()
 	}
@@ -71,6 +71,17 @@ func (m *Model) openDir() error {
 		m.Generation.EOS = slices.Clone(m.Config.EOS)
 	}
 	return m.openWeights()
+}
+
+// alternative adds to why a folder cannot be opened that a file in it might be.
+func (m *Model) alternative(err error) error {
+	if err == nil || len(m.tensors) > 0 {
+		return err
+	}
+	if there, _ := filepath.Glob(filepath.Join(m.Path, "*.gguf")); len(there) > 0 {
+		return fmt.Errorf("%w; %s is there: to open it, give the file, not the folder", err, filepath.Base(there[0]))
+	}
+	return err
 }
 
 func (m *Model) openGGUF() error {
