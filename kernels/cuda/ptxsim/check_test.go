@@ -162,15 +162,15 @@ func TestLaunches(t *testing.T) {
 		t.Fatal("the launch that is to be spoilt fails")
 	}
 	for want, spoil := range map[string]func(l *driver.Launch, a *driver.Args){
-		"3 parameters, and is given 2": func(l *driver.Launch, a *driver.Args) { a.Reset(); a.Add(1, 2) },
-		"argument 2 is 0x123456789":    func(l *driver.Launch, a *driver.Args) { a.Words[2] = 0x123456789 },
-		"argument 0 is 128 bytes":      func(l *driver.Launch, a *driver.Args) { a.Reset(); a.AddMap(&driver.TensorMap{}).Add(1, 2) },
-		"a grid of 0":                  func(l *driver.Launch, a *driver.Args) { l.Grid.X = 0 },
-		"a grid of 1 × 65536":          func(l *driver.Launch, a *driver.Args) { l.Grid.Y = 65536 },
-		"at most 1024 threads":         func(l *driver.Launch, a *driver.Args) { l.Block.X = 1025 },
-		"for at most 128":              func(l *driver.Launch, a *driver.Args) { l.Block.X = 160 },
-		"it has been allowed 49152":    func(l *driver.Launch, a *driver.Args) { l.Shared = 49153 },
-		"clusters":                     func(l *driver.Launch, a *driver.Args) { l.Cluster = driver.Dim{X: 2, Y: 1, Z: 1} },
+		"3 parameters, and is given 2":            func(l *driver.Launch, a *driver.Args) { a.Reset(); a.Add(1, 2) },
+		"argument 2 is 0x123456789":               func(l *driver.Launch, a *driver.Args) { a.Words[2] = 0x123456789 },
+		"argument 0 is 128 bytes":                 func(l *driver.Launch, a *driver.Args) { a.Reset(); a.AddMap(&driver.TensorMap{}).Add(1, 2) },
+		"a grid of 0":                             func(l *driver.Launch, a *driver.Args) { l.Grid.X = 0 },
+		"a grid of 1 × 65536":                     func(l *driver.Launch, a *driver.Args) { l.Grid.Y = 65536 },
+		"at most 1024 threads":                    func(l *driver.Launch, a *driver.Args) { l.Block.X = 1025 },
+		"for at most 128":                         func(l *driver.Launch, a *driver.Args) { l.Block.X = 160 },
+		"it has been allowed 49152":               func(l *driver.Launch, a *driver.Args) { l.Shared = 49153 },
+		"which clusters of [2 1 1] do not divide": func(l *driver.Launch, a *driver.Args) { l.Cluster = driver.Dim{X: 2, Y: 1, Z: 1} },
 	} {
 		l, a := good()
 		spoil(&l, a)

@@ -6,13 +6,13 @@ import "math/bits"
 // what it has let others know of; known[l][t] is what lane l knows of thread t. An access of thread t at its time c
 // comes before all that a thread does which knows c of t. Known slices are shared and never changed.
 //
-// Units that work by themselves are threads too, beyond those of the block: an agent for each mbarrier (of the copies that
+// Threads are those of a cluster of blocks. Units that work by themselves are threads too, beyond those of their block: an agent for each mbarrier (of the copies that
 // complete on it), and for each thread that stores tiles or multiplies by warpgroup. What the ordinary threads have written
 // they see only through fence.proxy.async: fenced[l][t] is what lane l knows of thread t by way of one.
 
 // knows reports whether a lane knows of what thread t did at time c.
 func (w *warp) knows(lane, t int, c uint32) bool {
-	return t == w.first+lane || w.known[lane][t] >= c
+	return t == w.clock+lane || w.known[lane][t] >= c
 }
 
 // A signal gathers what threads let others know.
@@ -46,7 +46,7 @@ func (s *signal) give(w *warp, lanes uint32) {
 		if w.heard[l] != nil {
 			s.heard = s.heard.and(w.heard[l])
 		}
-		s.known[w.first+l] = max(s.known[w.first+l], w.time[l])
+		s.known[w.clock+l] = max(s.known[w.clock+l], w.time[l])
 		w.time[l]++
 	}
 }
@@ -81,7 +81,7 @@ func (w *warp) fence(lanes uint32) {
 	for m := lanes; m != 0; m &= m - 1 {
 		l := bits.TrailingZeros32(m) & 31
 		all := append([]uint32(nil), w.known[l]...)
-		all[w.first+l] = w.time[l]
+		all[w.clock+l] = w.time[l]
 		w.time[l]++
 		w.fenced[l] = joined(w.fenced[l], all)
 	}
@@ -114,7 +114,7 @@ func (w *warp) agent(of any, lane int) (int, bool) {
 		}
 		b.agentOf[of] = i
 	}
-	return b.agentsFrom + i, true
+	return b.rank*b.each + 32*len(b.warps) + i, true
 }
 
 // join is the larger of both, element by element: b itself where it is that.

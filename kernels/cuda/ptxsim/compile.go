@@ -23,7 +23,7 @@ var opcodes map[string]func(c *compiler)
 func init() { // not above: branches refer to it
 	opcodes = map[string]func(c *compiler){
 		"ret": leave, "exit": leave, "bra": branch,
-		"mov": move, "cvta": toAddress, "selp": choose, "isspacep": inSpace,
+		"mov": move, "cvta": toAddress, "mapa": mapAddress, "selp": choose, "isspacep": inSpace,
 		"add": add, "sub": subtract, "mul": multiply, "mad": multiplyAdd, "fma": fusedMultiplyAdd, "div": divide, "rem": remainder,
 		"abs": absolute, "neg": negate, "min": extreme, "max": extreme,
 		"and": logic, "or": logic, "xor": logic, "not": invert, "cnot": logicalNot, "shl": shift, "shr": shift, "shf": funnel, "lop3": anyLogic,

@@ -35,6 +35,7 @@ type Traffic struct {
 type Tiles struct {
 	Copies int
 	Bytes  int // of the boxes, with what is outside the tensor
+	Sent   int // of them to blocks beyond the first, by multicast: the traffic has them once
 }
 
 // Waves are accesses of shared memory's 32 banks of 4 bytes. A warp's access takes at least a wave for each 128 bytes
@@ -111,7 +112,7 @@ func classOf(op string) Class {
 			return Shared
 		}
 		return Global
-	case "mov", "cvta", "cvt", "selp":
+	case "mov", "cvta", "mapa", "cvt", "selp":
 		return Move
 	case "sqrt", "rsqrt", "rcp", "ex2", "lg2", "sin", "cos", "tanh":
 		return Special

@@ -194,7 +194,7 @@ func TestTileCounts(t *testing.T) {
 		if err := r.launchTiles(64, m, m, r.memory(make([]byte, 16))); err != nil {
 			t.Fatal(err)
 		}
-		if got.Read != want || got.Tiles != (Tiles{1, 1024}) || got.Barriers != 1+2 {
+		if got.Read != want || got.Tiles != (Tiles{1, 1024, 0}) || got.Barriers != 1+2 {
 			t.Errorf("the box at %v: %+v, want %+v; %+v, %d barriers", at, got.Read, want, got.Tiles, got.Barriers)
 		}
 	}
@@ -207,7 +207,7 @@ func TestNoCounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	k := r.functions[0].kernel
-	if b := r.prepare(k, [3]int{1, 1, 1}, [3]int{32, 1, 1}, 0, nil); b.tally != nil {
+	if b := r.assemble(k, [3]int{1, 1, 1}, [3]int{1, 1, 1}, [3]int{32, 1, 1}, 0, nil).blocks[0]; b.tally != nil {
 		t.Error("it counts")
 	}
 }

@@ -8,6 +8,8 @@
 //     lines and threads. Order within a block comes of barriers alone: bar.sync and bar.arrive, bar.warp.sync of a
 //     warp's lanes. Blocks of a launch are ordered by fences and atomic operations (see message.go), threads of one
 //     block are not; atomic and relaxed accesses do not race with each other.
+//   - Blocks of a cluster run beside each other and reach each other's mbarriers and tiles (see cluster.go); a block that
+//     ends while another still uses it is an error.
 //   - Warps run in one of three orders; kernels must not depend on it.
 //   - Arguments and sizes of a launch are checked against what the kernel declares.
 //   - An instruction, type or modifier that is not known is an error with its line, when the module is loaded.
@@ -36,11 +38,11 @@ type Device struct {
 	tiles     []driver.Tile // by the number in a tensor map, from 1
 	lost      error         // the fault after which nothing goes
 
-	launchCount, blockCount uint32
-	mostSteps               int // instructions of warps that a block can take
-	count                   func(Counts)
-	survey                  bool
-	surveyed                int // blocks that run of a launch, 0: all
+	launchCount, clusterCount uint32
+	mostSteps                 int // instructions of warps that a block can take
+	count                     func(Counts)
+	survey                    bool
+	surveyed                  int // blocks that run of a launch, 0: all
 
 	messages map[uint64]heard // of the launch, by the address of an atomic operation
 

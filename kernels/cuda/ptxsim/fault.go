@@ -18,6 +18,7 @@ const (
 	codeTimeout    = 702
 	codeMisaligned = 716
 	codeLaunch     = 719
+	codeCluster    = 912
 	codeCapture    = 900
 	codeUpdate     = 910
 )
@@ -25,7 +26,7 @@ const (
 var codeNames = map[int]string{codeInvalid: "CUDA_ERROR_INVALID_VALUE", codeMemory: "CUDA_ERROR_OUT_OF_MEMORY",
 	codeNoBinary: "CUDA_ERROR_NO_BINARY_FOR_GPU", codePTX: "CUDA_ERROR_INVALID_PTX", codeNotFound: "CUDA_ERROR_NOT_FOUND",
 	codeAddress: "CUDA_ERROR_ILLEGAL_ADDRESS", codeResources: "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES", codeTimeout: "CUDA_ERROR_LAUNCH_TIMEOUT",
-	codeMisaligned: "CUDA_ERROR_MISALIGNED_ADDRESS", codeLaunch: "CUDA_ERROR_LAUNCH_FAILED",
+	codeMisaligned: "CUDA_ERROR_MISALIGNED_ADDRESS", codeCluster: "CUDA_ERROR_INVALID_CLUSTER_SIZE", codeLaunch: "CUDA_ERROR_LAUNCH_FAILED",
 	codeCapture: "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", codeUpdate: "CUDA_ERROR_GRAPH_EXEC_UPDATE_FAILURE"}
 
 // refuse is the error of a call that cannot be.

@@ -12,6 +12,7 @@ type kernel struct {
 	paramSize int
 	most      [3]int // .maxntid, zero: any
 	exactly   [3]int // .reqntid, zero: any
+	cluster   [3]int // .reqnctapercluster, zero: as the launch has it
 	code      []instruction
 
 	n32, n64, nPred int // registers of each bank

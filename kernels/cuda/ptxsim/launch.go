@@ -48,8 +48,40 @@ func (d *Device) checkLaunch(fn *function, l driver.Launch) error {
 		return bad(codeInvalid, "%d bytes of dynamic shared memory: it has been allowed %d", l.Shared, fn.allowed)
 	case fn.static > usualShared || l.Shared+fn.static > d.mostShared():
 		return bad(codeResources, "%d bytes of dynamic and %d of other shared memory: a block has %d", l.Shared, fn.static, d.mostShared())
-	case l.Cluster != driver.Dim{} && l.Cluster != driver.Dim{X: 1, Y: 1, Z: 1}:
-		return bad(codeInvalid, "clusters of blocks are not simulated")
+	}
+	return d.checkCluster(fn, l)
+}
+
+// clusterOf is the blocks of a launch's clusters.
+func clusterOf(k *kernel, l driver.Launch) [3]int {
+	if c := (driver.Dim{}); l.Cluster != c {
+		return [3]int{l.Cluster.X, l.Cluster.Y, l.Cluster.Z}
+	}
+	if k.cluster != [3]int{} {
+		return k.cluster
+	}
+	return [3]int{1, 1, 1}
+}
+
+// mostCluster is how many blocks every device of capability 9.0 can have in a cluster.
+const mostCluster = 8
+
+func (d *Device) checkCluster(fn *function, l driver.Launch) error {
+	bad := func(format string, args ...any) error {
+		return refuse("cuLaunchKernelEx", codeCluster, "kernel "+fn.name+": "+format, args...)
+	}
+	c, g := clusterOf(fn.kernel, l), [3]int{l.Grid.X, l.Grid.Y, l.Grid.Z}
+	switch {
+	case c == [3]int{1, 1, 1}:
+		return nil
+	case d.capability < 90:
+		return bad("clusters of blocks: a simulated sm_%d has none", d.capability)
+	case c[0] < 1 || c[1] < 1 || c[2] < 1 || c[0]*c[1]*c[2] > mostCluster:
+		return bad("a cluster of %d × %d × %d: at most %d blocks", c[0], c[1], c[2], mostCluster)
+	case fn.cluster != [3]int{} && fn.cluster != c:
+		return bad("a cluster of %v: the kernel is for %v", c, fn.cluster)
+	case g[0]%c[0] != 0 || g[1]%c[1] != 0 || g[2]%c[2] != 0:
+		return bad("a grid of %v, which clusters of %v do not divide", g, c)
 	}
 	return nil
 }
@@ -87,19 +119,22 @@ func (k *kernel) pack(args *driver.Args) ([]byte, error) {
 	return b, nil
 }
 
-// runGrid runs the blocks of a launch one after another. A fault ends it, and the device.
+// runGrid runs the clusters of a launch one after another. A fault ends it, and the device.
 func (d *Device) runGrid(k *kernel, grid, size [3]int, l driver.Launch, params []byte) error {
 	d.launchCount++
 	d.messages = nil
-	b := d.prepare(k, grid, size, l.Shared, params)
-	b.early = l.Early
+	c := d.assemble(k, clusterOf(k, l), grid, size, l.Shared, params)
+	var t *tally
 	if d.count != nil {
-		b.tally = newTally(k, l)
+		t = newTally(k, l)
 	}
-	n := grid[0] * grid[1] * grid[2]
+	for _, b := range c.blocks {
+		b.early, b.tally = l.Early, t
+	}
+	n := grid[0] * grid[1] * grid[2] / len(c.blocks)
 	run := n
 	if d.survey && d.surveyed > 0 {
-		run = min(n, d.surveyed)
+		run = min(n, (d.surveyed+len(c.blocks)-1)/len(c.blocks))
 	}
 	for i := range run {
 		if run < n {
@@ -109,15 +144,15 @@ func (d *Device) runGrid(k *kernel, grid, size [3]int, l driver.Launch, params [
 		if d.order == LastFirst {
 			i = n - 1 - i
 		}
-		b.begin(i)
-		if err := b.run(); err != nil {
+		c.begin(i)
+		if err := c.run(d.order); err != nil {
 			d.lost = err
 			return err
 		}
 	}
-	if b.tally != nil {
-		b.tally.Blocks = run
-		d.count(b.tally.sum(k))
+	if t != nil {
+		t.Blocks = run * len(c.blocks)
+		d.count(t.sum(k))
 	}
 	return nil
 }

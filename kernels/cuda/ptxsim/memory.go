@@ -198,9 +198,14 @@ func (a access) String() string {
 
 // locate is where n bytes at address at are. On a fault the buffer is nil. n is a power of two.
 func (w *warp) locate(at uint64, n int, in space, how access, lane int) (b *buffer, off uint64) {
+	return w.locateIn(w.block, at, n, in, how, lane)
+}
+
+// locateIn is the same with shared memory of a block of the cluster.
+func (w *warp) locateIn(of *block, at uint64, n int, in space, how access, lane int) (b *buffer, off uint64) {
 	switch {
 	case in == shared:
-		b, off = &w.block.shared, uint64(uint32(at))
+		b, off = &of.shared, uint64(uint32(at))
 	case at >= sharedWindow && in == generic:
 		b, off = &w.block.shared, at-sharedWindow
 	default:
@@ -214,7 +219,7 @@ func (w *warp) locate(at uint64, n int, in space, how access, lane int) (b *buff
 	}
 	if off+uint64(n) > uint64(len(b.bytes)) {
 		what := "an allocation"
-		if b == &w.block.shared {
+		if b == &of.shared {
 			what = "shared memory"
 		}
 		w.fault(codeAddress, lane, "%v %d bytes at offset %d of %s of %d", how, n, off, what, len(b.bytes))
@@ -242,7 +247,7 @@ func (w *warp) observe(b *buffer, off uint64, n int, how access, lane int) bool 
 		return true
 	}
 	if b == &w.block.shared {
-		return w.observeShared(off, n, how, lane)
+		return w.observeShared(w.block, off, n, how, lane)
 	}
 	return w.observeGlobal(b, off, n, how, lane)
 }

@@ -9,7 +9,7 @@ import (
 // atomic operation by the same thread after it, comes before all that follows a later atomic operation at the same
 // address and, by the thread that did that, a fence.
 
-// heard is what a thread knows of other blocks: a vector clock of each, by its stamp. It is shared and never changed.
+// heard is what a thread knows of other blocks: a vector clock of each, by the stamp of its cluster. It is shared and never changed.
 type heard map[uint32][]uint32
 
 // and is what both know.
@@ -39,7 +39,7 @@ func (w *warp) fenceBlocks(lanes uint32) {
 		l := bits.TrailingZeros32(m) & 31
 		w.heard[l] = w.heard[l].and(w.mail[l].told)
 		mine := append([]uint32(nil), w.known[l]...)
-		mine[w.first+l] = w.time[l]
+		mine[w.clock+l] = w.time[l]
 		w.time[l]++
 		w.mail[l] = mailbox{offers: w.heard[l].and(heard{w.block.stamp: mine})}
 	}

@@ -82,6 +82,10 @@ func barrier(c *compiler) {
 		})
 		return
 	}
+	if c.has("cluster") {
+		gateway(c)
+		return
+	}
 	c.has("cta")
 	kind := c.need("sync", "arrive")
 	c.has("aligned")
@@ -160,6 +164,13 @@ func (b *block) left() {
 	for i := range b.barriers {
 		b.open(&b.barriers[i])
 	}
+	for _, w := range b.warps {
+		if w.alive != 0 {
+			return
+		}
+	}
+	b.finish()
+	b.openGate()
 }
 
 // fence is fence.proxy.async, and the fences that order a thread's own accesses for others who learn of them in

@@ -9,11 +9,12 @@ type mbarrier struct {
 	left    int // of this phase
 	bytes   int // announced and not come; below zero: come before they were announced
 	phase   uint64
-	now     signal // what those let know who arrive in this phase
-	done    signal // and in the last
-	agent   int    // of the copies that complete on it
-	copied  uint64 // the phases up to the last that a copy completes in
-	awaited uint64 // the phases that somebody has waited for
+	now     signal  // what those let know who arrive in this phase
+	done    signal  // and in the last
+	agent   int     // of the copies that complete on it
+	copied  uint64  // the phases up to the last that a copy completes in
+	awaited uint64  // the phases that somebody has waited for
+	far     [2]bool // a thread of another block arrives in this phase, and did in the last
 }
 
 const mostCount = 1<<20 - 1 // of arrivals and of bytes
@@ -25,9 +26,10 @@ func mbarriers(c *compiler) {
 	expect := kind == "arrive" && c.has("expect_tx")
 	parity := c.has("parity")
 	c.oneOf("release", "acquire", "relaxed")
-	c.oneOf("cta", "cluster")
-	if c.need("shared", "shared::cta") == "" {
-		return
+	scope := c.oneOf("cta", "cluster")
+	in := c.need("shared", "shared::cta", "shared::cluster")
+	if in == "shared::cluster" && (kind != "arrive" || expect || scope != "cluster") {
+		c.bad("of another block's mbarriers an arrival alone is simulated, with .cluster: with .cta it lets that block know of nothing")
 	}
 	c.need("b64")
 	c.accessed(shared, 8)
@@ -51,9 +53,9 @@ func mbarriers(c *compiler) {
 			}
 		})
 	case "arrive":
-		c.arriveAt(expect)
+		c.arriveAt(expect, in == "shared::cluster")
 	default:
-		c.waitFor(parity)
+		c.waitFor(parity, scope == "cluster")
 	}
 }
 
@@ -86,15 +88,24 @@ func (c *compiler) initBarrier() {
 
 // barrierAt is the mbarrier at an address.
 func (w *warp) barrierAt(at uint64, lane int, how access) *mbarrier {
-	if b, _ := w.locate(at, 8, shared, how, lane); b == nil {
+	return w.barrierOf(w.block, at, lane, how)
+}
+
+// barrierOf is the mbarrier at an address of a block's.
+func (w *warp) barrierOf(of *block, at uint64, lane int, how access) *mbarrier {
+	if b, _ := w.locateIn(of, at, 8, shared, how, lane); b == nil {
 		return nil
 	}
-	m := w.block.mbarriers[at]
-	if m == nil {
+	m := of.mbarriers[at]
+	switch {
+	case m == nil && of != w.block:
+		w.fault(codeLaunch, lane, "there is no mbarrier at shared memory %d of block %d of the cluster", at, of.rank)
+		return nil
+	case m == nil:
 		w.fault(codeLaunch, lane, "there is no mbarrier at shared memory %d", at)
 		return nil
 	}
-	if w.reach(at, 8, shared, how, lane) == nil {
+	if !w.block.survey && !w.observeShared(of, at, 8, how, lane) {
 		return nil
 	}
 	return m
@@ -109,10 +120,13 @@ func (m *mbarrier) announce(w *warp, lane, n int) {
 	m.bytes += n
 }
 
-func (c *compiler) arriveAt(expect bool) {
+func (c *compiler) arriveAt(expect, remote bool) {
 	state := value{reg: -1}
 	if o := c.op(0); o.kind != '_' {
 		state = c.destination(o, 64)
+		if remote {
+			c.bad("an arrival at another block's mbarrier has no state")
+		}
 	}
 	a, n := c.address(c.op(1), shared), -1
 	if c.count(2, 3); len(c.ops) == 3 {
@@ -121,10 +135,17 @@ func (c *compiler) arriveAt(expect bool) {
 		c.bad("the number of bytes is missing")
 	}
 	c.eachLane(func(w *warp, l int) {
-		m := w.barrierAt(a.of(w, l), l, reading|strong)
+		of, at := w.block, a.of(w, l)
+		if remote {
+			if of, at = w.remote(at, l); of == nil {
+				return
+			}
+		}
+		m := w.barrierOf(of, at, l, reading|strong)
 		if m == nil {
 			return
 		}
+		m.far[0] = m.far[0] || of != w.block
 		if state.reg >= 0 {
 			state.set(w, l, m.phase)
 		}
@@ -153,6 +174,7 @@ func (m *mbarrier) turn(b *block) {
 		m.now.known[m.agent] = max(m.now.known[m.agent], uint32(m.phase+1))
 	}
 	m.done, m.now = m.now, signal{}
+	m.far = [2]bool{false, m.far[0]}
 	m.phase++
 	m.left = m.count
 	b.events++
@@ -160,7 +182,7 @@ func (m *mbarrier) turn(b *block) {
 
 // waitFor is test_wait and try_wait, which here are the same: whether the phase of a state, or of a parity, is
 // complete. Where it is not, other warps go on.
-func (c *compiler) waitFor(parity bool) {
+func (c *compiler) waitFor(parity, cluster bool) {
 	d, a := c.target(c.op(0), 1), c.address(c.op(1), shared)
 	bits := 64
 	if parity {
@@ -187,6 +209,10 @@ func (c *compiler) waitFor(parity bool) {
 		w.pred[d] &^= 1 << l
 		if !complete {
 			w.yield = true
+			return
+		}
+		if m.far[1] && !cluster {
+			w.fault(codeLaunch, l, "waits for what another block of the cluster did, and learns of it with .cluster alone")
 			return
 		}
 		w.pred[d] |= 1 << l

@@ -120,31 +120,65 @@ func bulk(c *compiler) {
 		return
 	}
 	c.need("mbarrier::complete_tx::bytes")
-	hint := c.has("L2::cache_hint")
+	hint, many := c.has("L2::cache_hint"), c.has("multicast::cluster")
 	a, tensor := c.address(c.op(0), shared), c.tensor(c.op(1), rank)
-	bar := c.address(c.op(2), shared)
-	if c.count(3, 4); hint {
-		c.source64(c.op(3))
+	bar, mask := c.address(c.op(2), shared), -1
+	if c.count(3, 5); many {
+		mask = c.source32(c.op(3))
 	}
-	c.meteredTile(tensor, reading)
+	if hint {
+		c.source64(c.op(len(c.ops) - 1))
+	}
+	c.meteredTile(tensor, mask, reading)
 	c.eachLane(func(w *warp, l int) {
 		m, at := tensor(w, l), bar.of(w, l)
 		if m == nil {
 			return
 		}
-		if b := w.barrierAt(at, l, reading|strong); b != nil {
-			m.base = a.of(w, l)
-			w.loadTile(m, b, l)
+		m.base = a.of(w, l)
+		if mask >= 0 {
+			w.loadTiles(m, at, uint16(w.r32[mask][l]), l)
+		} else if b := w.barrierAt(at, l, reading|strong); b != nil {
+			w.loadTile(w.block, m, b, l)
 		}
 	})
 }
 
-// meteredTile makes what counts a box that is read from global memory, or written.
-func (c *compiler) meteredTile(tensor func(w *warp, lane int) *moved, how access) {
+// loadTiles starts a copy to the same place of each block of the cluster that a mask has, which completes on each one's
+// mbarrier.
+func (w *warp) loadTiles(m *moved, bar uint64, mask uint16, lane int) {
+	if mask == 0 || int(mask)>>len(w.block.blocks) != 0 {
+		w.fault(codeLaunch, lane, "copies a tile to blocks %#b of a cluster of %d", mask, len(w.block.blocks))
+		return
+	}
+	for r, of := range w.block.blocks {
+		if mask>>r&1 == 0 {
+			continue
+		}
+		if !w.reachable(of, lane) {
+			return
+		}
+		b := w.barrierOf(of, bar, lane, reading|strong)
+		if b == nil {
+			return
+		}
+		w.loadTile(of, m, b, lane)
+	}
+}
+
+// meteredTile makes what counts a box that is read from global memory, or written. Register mask, where there is one, has the
+// blocks that it goes to.
+func (c *compiler) meteredTile(tensor func(w *warp, lane int) *moved, mask int, how access) {
 	c.in.meter = func(t *tally, w *warp, lanes uint32) {
 		for m := lanes; m != 0; m &= m - 1 {
-			if box := tensor(w, bits.TrailingZeros32(m)&31); box != nil {
-				t.tile(w, box, how)
+			l := bits.TrailingZeros32(m) & 31
+			box := tensor(w, l)
+			if box == nil {
+				continue
+			}
+			t.tile(w, box, how)
+			if mask >= 0 {
+				t.Tiles.Sent += (bits.OnesCount16(uint16(w.r32[mask][l])) - 1) * box.bytes()
 			}
 		}
 	}
@@ -187,8 +221,8 @@ func (w *warp) aligned(m *moved, lane int) bool {
 	return true
 }
 
-// loadTile starts a copy that completes on an mbarrier. Its bytes come later, and read as NaN until then.
-func (w *warp) loadTile(m *moved, bar *mbarrier, lane int) {
+// loadTile starts a copy to a block that completes on an mbarrier of it. Its bytes come later, and read as NaN until then.
+func (w *warp) loadTile(of *block, m *moved, bar *mbarrier, lane int) {
 	if !w.aligned(m, lane) {
 		return
 	}
@@ -198,12 +232,12 @@ func (w *warp) loadTile(m *moved, bar *mbarrier, lane int) {
 		bar.turn(w.block)
 		return
 	}
-	sh := &w.block.shared
+	sh := &of.shared
 	ok := m.pieces(func(to, from uint64, inside int) bool {
-		if b, _ := w.locate(to, 16, shared, writing, lane); b == nil {
+		if b, _ := w.locateIn(of, to, 16, shared, writing, lane); b == nil {
 			return false
 		}
-		if !w.observeUnit(to, 16, writing, lane, bar.agent, uint32(bar.phase+1)) {
+		if !w.observeUnit(of, to, 16, writing, lane, bar.agent, uint32(bar.phase+1)) {
 			return false
 		}
 		poison(sh.bytes[to : to+16])
@@ -213,7 +247,13 @@ func (w *warp) loadTile(m *moved, bar *mbarrier, lane int) {
 		return
 	}
 	bar.copied = bar.phase + 1
-	w.block.arriving = append(w.block.arriving, func() {
+	c, phase, line := w.block.cluster, bar.phase, w.at
+	c.arriving = append(c.arriving, func() {
+		if bar.phase != phase {
+			w.at = line
+			w.fault(codeLaunch, lane, "starts a copy that arrives after its mbarrier's phase is complete: too few bytes were announced")
+			return
+		}
 		m.pieces(func(to, from uint64, inside int) bool {
 			clear(sh.bytes[to : to+16])
 			if inside > 0 {
@@ -226,7 +266,7 @@ func (w *warp) loadTile(m *moved, bar *mbarrier, lane int) {
 		bar.turn(w.block)
 	})
 	if w.block.order == OneAhead {
-		w.block.arrive()
+		c.arrive()
 	}
 }
 
@@ -238,14 +278,6 @@ func (w *warp) insideTensor(at uint64, n int, how access, lane int) bool {
 		return false
 	}
 	return w.observe(b, at&(1<<offsetBits-1), n, how, lane)
-}
-
-// arrive lets the oldest copy under way arrive.
-func (b *block) arrive() {
-	f := b.arriving[0]
-	b.arriving = b.arriving[1:]
-	f()
-	b.events++
 }
 
 // tileStores are a thread's stores of tiles, as copies are its copies.
@@ -265,7 +297,7 @@ type storeAgent int
 func (c *compiler) storeTile(rank int) {
 	tensor, a := c.tensor(c.op(0), rank), c.address(c.op(1), shared)
 	c.count(2, 2)
-	c.meteredTile(tensor, writing)
+	c.meteredTile(tensor, -1, writing)
 	c.eachLane(func(w *warp, l int) {
 		m := tensor(w, l)
 		if m == nil {
@@ -285,7 +317,7 @@ func (c *compiler) storeTile(rank int) {
 			if b, _ := w.locate(from, 16, shared, reading, l); b == nil {
 				return false
 			}
-			return w.observeUnit(from, 16, reading, l, agent, s.time) && (inside == 0 || w.insideTensor(to, inside, writing, l))
+			return w.observeUnit(w.block, from, 16, reading, l, agent, s.time) && (inside == 0 || w.insideTensor(to, inside, writing, l))
 		})
 		if ok {
 			s.queue = append(s.queue, *m)

@@ -108,7 +108,7 @@ func (w *warp) uses(d descriptor, first, rows, agent int) bool {
 	for r := 0; r < rows; r += stepR {
 		for k := 0; k < 16; k += stepK {
 			at := d.piece(first+r, k)
-			if b, _ := w.locate(at, 16, shared, reading, 0); b == nil || !w.observeUnit(at, 16, reading, 0, agent, w.products.time+1) {
+			if b, _ := w.locate(at, 16, shared, reading, 0); b == nil || !w.observeUnit(w.block, at, 16, reading, 0, agent, w.products.time+1) {
 				return false
 			}
 		}

@@ -159,10 +159,11 @@ func (p *parser) address(s string) (o operand, err error) {
 
 // specialNames are the special registers that there are.
 var specialNames = map[string]bool{"%laneid": true, "%warpid": true, "%nwarpid": true, "%dynamic_smem_size": true, "%total_smem_size": true,
-	"%lanemask_eq": true, "%lanemask_lt": true, "%lanemask_le": true, "%lanemask_gt": true, "%lanemask_ge": true, "%smid": true, "%nsmid": true}
+	"%lanemask_eq": true, "%lanemask_lt": true, "%lanemask_le": true, "%lanemask_gt": true, "%lanemask_ge": true, "%smid": true, "%nsmid": true,
+	"%cluster_ctarank": true, "%cluster_nctarank": true}
 
 func init() {
-	for _, r := range []string{"%tid.", "%ntid.", "%ctaid.", "%nctaid."} {
+	for _, r := range []string{"%tid.", "%ntid.", "%ctaid.", "%nctaid.", "%clusterid.", "%nclusterid.", "%cluster_ctaid.", "%cluster_nctaid."} {
 		for _, c := range []string{"x", "y", "z"} {
 			specialNames[r+c] = true
 		}

@@ -79,7 +79,8 @@ func (p *parser) header() error {
 	}
 	for p.peek() == '.' {
 		switch w := p.word(); w {
-		case ".maxntid", ".reqntid", ".minnctapersm", ".maxnreg":
+		case ".explicitcluster":
+		case ".maxntid", ".reqntid", ".minnctapersm", ".maxnreg", ".reqnctapercluster":
 			n, err := p.sizes()
 			switch {
 			case err != nil:
@@ -88,6 +89,8 @@ func (p *parser) header() error {
 				p.k.most = n
 			case w == ".reqntid":
 				p.k.exactly = n
+			case w == ".reqnctapercluster":
+				p.k.cluster = n
 			}
 		default:
 			return p.fail("the directive %s is not known", w)

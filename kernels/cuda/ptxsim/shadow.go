@@ -16,9 +16,9 @@ type shadow struct {
 	stamp  uint32   // of that block
 }
 
-// A cell is what the threads of one block have done to a grain.
+// A cell is what the threads of one cluster have done to a grain.
 type cell struct {
-	stamp  uint32 // of the block; another's is as if empty
+	stamp  uint32 // of the cluster; another's is as if empty
 	time   uint32 // of the write
 	writer int32  // thread, -1: none
 	line   int32  // of the write: an index into the code
@@ -58,12 +58,13 @@ func (s *shadow) ready(n int, grain uint, stamp uint32) {
 	s.grain, s.stamp, s.more = grain, stamp, s.more[:0]
 }
 
-func (w *warp) observeShared(off uint64, n int, how access, lane int) bool {
-	s := &w.block.shared.shadow
+// observeShared puts down an access of a block's shared memory.
+func (w *warp) observeShared(of *block, off uint64, n int, how access, lane int) bool {
+	s := &of.shared.shadow
 	for g := off >> s.grain; g < (off+uint64(n)+1<<s.grain-1)>>s.grain; g++ {
 		c := s.of(g, w.block.stamp)
-		if f := &c.first; how == reading && int(f.warp) == w.id && f.time == w.time[lane] && f.lanes != 0 && !f.strong && !c.async &&
-			c.writer != nobody && (int(c.writer) == w.first+lane || w.known[lane][c.writer] >= c.time) {
+		if f := &c.first; how == reading && int(f.warp) == w.clock/32 && f.time == w.time[lane] && f.lanes != 0 && !f.strong && !c.async &&
+			c.writer != nobody && (int(c.writer) == w.clock+lane || w.known[lane][c.writer] >= c.time) {
 			f.lanes |= 1 << lane // what read would do, at the rate at which shared memory is read
 			continue
 		}
@@ -80,7 +81,7 @@ func (w *warp) observeShared(off uint64, n int, how access, lane int) bool {
 
 // note puts an access down in a cell; it is false, and the cell as it was, where the access races.
 func (w *warp) note(s *shadow, c *cell, how access, lane int) bool {
-	t := w.first + lane
+	t := w.clock + lane
 	if w.unordered(c, how, lane) {
 		return false
 	}
@@ -103,10 +104,10 @@ func (w *warp) note(s *shadow, c *cell, how access, lane int) bool {
 	return true
 }
 
-// observeUnit puts down an access of shared memory by an agent, at its time c, that a lane starts: others must have done
+// observeUnit puts down an access of a block's shared memory by an agent, at its time c, that a lane starts: others must have done
 // what they do before the lane starts it, and by way of a fence; and do what they do after they have learned of time c.
-func (w *warp) observeUnit(off uint64, n int, how access, lane, agent int, time uint32) bool {
-	s := &w.block.shared.shadow
+func (w *warp) observeUnit(of *block, off uint64, n int, how access, lane, agent int, time uint32) bool {
+	s := &of.shared.shadow
 	for g := off >> s.grain; g < (off+uint64(n)+1<<s.grain-1)>>s.grain; g++ {
 		c := s.of(g, w.block.stamp)
 		if how == reading && c.first.time == time && c.first.lanes>>(agent&31)&1 != 0 && int(c.first.warp) == agent>>5 {
@@ -173,13 +174,13 @@ func (s *shadow) addReader(c *cell, r reader) {
 
 // unordered reports whether an access races with the last write.
 func (w *warp) unordered(c *cell, how access, lane int) bool {
-	return c.writer != nobody && (c.async || int(c.writer) != w.first+lane && w.known[lane][c.writer] < c.time) && !(how&strong != 0 && c.strong)
+	return c.writer != nobody && (c.async || int(c.writer) != w.clock+lane && w.known[lane][c.writer] < c.time) && !(how&strong != 0 && c.strong)
 }
 
 // after reports whether all that reader r did comes before what a lane does now.
 func (w *warp) after(r *reader, lane int) bool {
 	first := int(r.warp) * 32
-	if int(r.warp) == w.id && r.lanes == 1<<lane {
+	if int(r.warp) == w.clock/32 && r.lanes == 1<<lane {
 		return true
 	}
 	for m := r.lanes; m != 0; m &= m - 1 {
@@ -192,7 +193,7 @@ func (w *warp) after(r *reader, lane int) bool {
 
 // read adds a lane to a cell's readers, in the place of those it comes after.
 func (w *warp) read(s *shadow, c *cell, how access, lane int) {
-	bit, time, id, st := uint32(1)<<lane, w.time[lane], int16(w.id), how&strong != 0
+	bit, time, id, st := uint32(1)<<lane, w.time[lane], int16(w.clock/32), how&strong != 0
 	f := &c.first
 	if f.lanes == 0 {
 		*f = reader{lanes: bit, time: time, warp: id, strong: st, line: int32(w.at)}
@@ -236,7 +237,7 @@ func (w *warp) race(s *shadow, c *cell, how access, lane int, where string, off 
 	default:
 		for r := &c.first; ; r = &s.more[r.next-1] {
 			if !w.after(r, lane) {
-				if int(r.warp)*32 >= w.block.agentsFrom {
+				if int(r.warp)*32%w.block.each >= 32*len(w.block.warps) {
 					w.fault(codeLaunch, lane, "a race: %v %s at %d, which line %d (%s) reads by itself, and that has not been waited for",
 						how, where, off, code[r.line].line, code[r.line].op)
 					return false
@@ -270,7 +271,7 @@ func (w *warp) observeGlobal(b *buffer, off uint64, n int, how access, lane int)
 			s.blocks = make([]use, len(s.cells))
 		}
 	}
-	me := int32(w.block.number + 1)
+	me := int32(w.block.blocks[0].number + 1) // between blocks of a cluster order is kept by clocks
 	for g := off >> s.grain; g < (off+uint64(n)+1<<s.grain-1)>>s.grain; g++ {
 		if !w.note(s, s.of(g, w.block.stamp), how, lane) {
 			return w.race(s, &s.cells[g], how, lane, "global memory", g<<s.grain)
@@ -289,7 +290,7 @@ func (w *warp) observeGlobal(b *buffer, off uint64, n int, how access, lane int)
 			return false
 		}
 		if how == writing {
-			u.last = deed{w.block.stamp, w.time[lane], int32(w.first + lane)}
+			u.last = deed{w.block.stamp, w.time[lane], int32(w.clock + lane)}
 		}
 	}
 	return true

@@ -7,6 +7,7 @@ type warp struct {
 	block *block
 	id    int // in the block
 	first int // its first thread
+	clock int // the number of that in the cluster: see clock.go
 
 	r32  [][32]uint32
 	r64  [][32]uint64
@@ -20,7 +21,8 @@ type warp struct {
 	until   int      // where lanes are that the ones under way would meet next
 	waiting *meeting // the barrier it waits at
 	yield   bool     // it found that it has to wait for others, and will look again
-	idle    int      // the block's events when it did
+	idle    int      // the cluster's events when it did
+	gate    uint8    // where it is at the cluster's barrier
 
 	depends uint32 // lanes that have waited for the launch before
 
