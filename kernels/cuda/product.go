@@ -54,7 +54,7 @@ func (d *Device) pack(op opcode, x k.Tensor, order int) uint64 {
 	wide, high := ceil(x.Cols, tileCols), ceil(x.Rows, tileRows)
 	packed := d.space(high * wide * d.pieces * tileBytes)
 	d.op(op, "pack_tokens").address(packed).in(x).ints(x.Rows, x.Cols, d.pieces, order).
-		run(plane(ceil(4*wide, 256), high*tileRows), 256)
+		run(plane(ceil(8*wide, 256), high*tileRows), 256)
 	return packed
 }
 

@@ -26,29 +26,38 @@ GPU const uint4* tile_at(const u16* x, size_t i) { return (const uint4*)(x + i *
 // A lane's 16 bytes of a weight's tile.
 GPU int weight_slot(int lane) { return (lane & ~3) | ((lane & 3) ^ (lane >> 3 & 3)); }
 
-// Tokens to tiles: thread (row, chunk). Order 0 has the 8 terms of a chunk in a row; order 1 has pairs from
-// each 8 of the 32, which is the order of ldmatrix; order 2 is 0 with chunks exchanged as a weight's. Rows up to a multiple of 8 are written, with zeros.
+// Four of a row's terms from k on, zeros outside.
+GPU float4 four(const float* row, int k, int cols, bool there) {
+  if (there && k + 3 < cols && aligned16(row + k)) return *(const float4*)(row + k);
+  return make_float4(there && k < cols ? row[k] : 0.f, there && k + 1 < cols ? row[k + 1] : 0.f,
+                     there && k + 2 < cols ? row[k + 2] : 0.f, there && k + 3 < cols ? row[k + 3] : 0.f);
+}
+
+// What is left of v after b of it: nothing of an infinity or NaN.
+GPU float left_of(float v, u32 b) {
+  float rest = v - from_bf16((u16)b);
+  return fabsf(rest) < INFINITY ? rest : 0.f;
+}
+
+// Tokens to tiles: thread (row, four terms), so that a warp reads and writes whole sectors. Order 0 has the 8 terms of a
+// chunk in a row; order 1 has pairs from each 8 of the 32, which is the order of ldmatrix; order 2 is 0 with chunks exchanged
+// as a weight's. Rows up to a multiple of 8 are written, with zeros.
 KERNEL(256) pack_tokens(u16* out, const float* x, int xs, int rows, int cols, int pieces, int order, u64* fault, u32 tag) {
   if (stopped(fault, tag)) return;
-  int wide = (cols + 31) / 32, chunk = blockIdx.x * 256 + threadIdx.x, c = chunk % 4, t = blockIdx.y;
-  if (chunk >= wide * 4) return;
-  float v[8];
-#pragma unroll
-  for (int e = 0; e < 8; e++) {
-    int k = chunk / 4 * 32 + (order == 1 ? e / 2 * 8 + 2 * c + e % 2 : 8 * c + e);
-    v[e] = t < rows && k < cols ? x[(size_t)t * xs + k] : 0.f;
-  }
+  int wide = (cols + 31) / 32, k = (blockIdx.x * 256 + threadIdx.x) * 4, t = blockIdx.y, c = k % 32 / 8;
+  if (k >= wide * 32) return;
+  float4 v = four(x + (size_t)t * xs, k, cols, t < rows);
   for (int p = 0; p < pieces; p++) {
-    u32 w[4];
-#pragma unroll
-    for (int e = 0; e < 8; e++) {
-      u32 b = to_bf16(v[e]);
-      w[e / 2] = e % 2 ? w[e / 2] | b << 16 : b;
-      float rest = v[e] - from_bf16((u16)b);
-      v[e] = fabsf(rest) < INFINITY ? rest : 0.f;  // nothing is left of an infinity or NaN
+    u32 b[4] = {to_bf16(v.x), to_bf16(v.y), to_bf16(v.z), to_bf16(v.w)};
+    v = make_float4(left_of(v.x, b[0]), left_of(v.y, b[1]), left_of(v.z, b[2]), left_of(v.w, b[3]));
+    u16* to = out + (((size_t)(t / 8) * wide + k / 32) * pieces + p) * TILE + t % 8 * 32;
+    u32 low = b[0] | b[1] << 16, high = b[2] | b[3] << 16;
+    if (order == 1) {
+      u32* pair = (u32*)to + k % 8 / 2 * 4 + c;
+      pair[0] = low, pair[4] = high;
+    } else {
+      *(uint2*)(to + (order == 2 ? c ^ (t % 8 / 2) : c) * 8 + k % 8) = make_uint2(low, high);
     }
-    u16* tile = out + (((size_t)(t / 8) * wide + chunk / 4) * pieces + p) * TILE;
-    *(uint4*)(tile + t % 8 * 32 + (order == 2 ? c ^ (t % 8 / 2) : c) * 8) = make_uint4(w[0], w[1], w[2], w[3]);
   }
 }
 
