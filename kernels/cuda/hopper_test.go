@@ -31,7 +31,7 @@ const (
 
 var hopperMutations = []mutation{
 	{"chunks of a row are not exchanged", "pack_tokens", `xor\.b32(\s+%r\d+, %r\d+, )%r\d+;`, 0, "xor.b32${1}0;", playRagged8, otherAnswer},
-	{"a row after the last is packed", "pack_tokens", `setp\.ge\.s32(\s+%p6)`, 0, "setp.gt.s32${1}", playRagged8, bounds},
+	{"a row after the last is packed", "pack_tokens", `setp\.lt\.s32(\s+%p7)`, 0, "setp.le.s32${1}", playRagged8, bounds},
 	{"no fence before the matrix unit reads", "linear90_v1", `fence\.proxy\.async\.shared::cta;`, 1, "", playRagged8, "fence.proxy.async is missing"},
 	{"no barrier before products", "linear90_v1", barrier, 2, "", playRagged8, race},
 	{"no barrier before tiles are overwritten", "linear90_v1", barrier, 3, "", playRagged8, race},

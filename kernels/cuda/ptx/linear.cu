@@ -56,7 +56,7 @@ KERNEL(256) pack_tokens(u16* out, const float* x, int xs, int rows, int cols, in
       u32* pair = (u32*)to + k % 8 / 2 * 4 + c;
       pair[0] = low, pair[4] = high;
     } else {
-      *(uint2*)(to + (order == 2 ? c ^ (t % 8 / 2) : c) * 8 + k % 8) = make_uint2(low, high);
+      *(u64*)(to + (order == 2 ? c ^ (t % 8 / 2) : c) * 8 + k % 8) = low | (u64)high << 32;
     }
   }
 }
