@@ -40,8 +40,8 @@ func (d *Device) headOf(op opcode, x k.Tensor, w k.Weight) head90 {
 		at = d.memoryOf(op.String(), ofWeight(w)).at
 	}
 	stage := stepTiles * tileBytes * (boxOutputs + h.tokens*d.pieces) / tileRows
-	h.w = tiling{at, h.wide, ceil(w.Rows, 32) * 4, 0, stepTiles, boxOutputs / tileRows}
-	h.x = tiling{packed, h.wide * d.pieces, ceil(x.Rows, tileRows), 0, stepTiles * d.pieces, h.tokens / tileRows}
+	h.w = tiling{at: at, bytes: tileBytes, wide: h.wide, high: ceil(w.Rows, 32) * 4, boxWide: stepTiles, boxHigh: boxOutputs / tileRows}
+	h.x = tiling{at: packed, bytes: tileBytes, wide: h.wide * d.pieces, high: ceil(x.Rows, tileRows), boxWide: stepTiles * d.pieces, boxHigh: h.tokens / tileRows}
 	h.shared = min(headRing/stage, mostStages)*(stage+stageSigns) + boardBytes*h.tokens
 	return h
 }

@@ -51,7 +51,7 @@ func (d *Device) linear90(out, x k.Tensor, w k.Weight, bias k.Tensor) {
 // linear90By multiplies as a plan says, and does what follows.
 func (d *Device) linear90By(p plan90, out, x k.Tensor, w k.Weight, bias k.Tensor, e k.Ending) {
 	wide, gated := ceil(w.Cols, tileCols), 0
-	box := tiling{0, wide, ceil(w.Rows, 32) * 4, 1, stepTiles, boxOutputs / tileRows}
+	box := tiling{bytes: tileBytes, wide: wide, high: ceil(w.Rows, 32) * 4, halves: 1, boxWide: stepTiles, boxHigh: boxOutputs / tileRows}
 	if e.Gated {
 		gated, box.high, box.halves, box.boxHigh = 1, w.Rows/2/tileRows, 2, boxOutputs/2/tileRows
 	}
@@ -63,7 +63,8 @@ func (d *Device) linear90By(p plan90, out, x k.Tensor, w k.Weight, bias k.Tensor
 		box.at = d.memoryOf("Linear", ofWeight(w)).at
 	}
 	d.op(opLinear, names90[p.tokens][d.pieces]).out(out).row(bias).ints(x.Rows, w.Rows).in(e.Plus).ints(gated).
-		tiles(box).tiles(tiling{packed, wide * d.pieces, ceil(x.Rows, tileRows), 0, stepTiles * d.pieces, p.tokens / tileRows}).
+		tiles(box).tiles(tiling{bytes: tileBytes, at: packed, wide: wide * d.pieces, high: ceil(x.Rows, tileRows),
+		boxWide: stepTiles * d.pieces, boxHigh: p.tokens / tileRows}).
 		ints(wide, p.each).address(packed+uint64(tiles)).address(d.meetings).expands(e.Expands).
 		shared(min(ringBytes/stage, mostStages)*(stage+stageSigns)+groupWords+8*expandWords*mostExpands).
 		run(line(p.blocks), 384)
@@ -86,6 +87,7 @@ func (d *Device) openMeetings() (err error) {
 // tiles that one copy brings. With halves there are so many times as many, and the box has a row of each in turn.
 type tiling struct {
 	at         uint64
+	bytes      int // of a tile
 	wide, high int
 	halves     int // 0: the map has three dimensions
 	boxWide    int
@@ -100,20 +102,20 @@ func (d *Device) mapOf(t tiling) (driver.TensorMap, error) {
 	if m, ok := d.maps[t]; ok {
 		return m, nil
 	}
-	const elements = tileBytes / 2
-	row := uint64(t.wide) * tileBytes
+	elements, apart := t.bytes/2, uint64(t.bytes)
+	row := uint64(t.wide) * apart
 	tile := driver.Tile{Type: driver.TileBF16, Address: t.at, Promote: driver.Promote256,
-		Dims:    []uint64{elements, uint64(t.wide), uint64(t.high)},
-		Strides: []uint64{tileBytes, row},
-		Box:     []uint32{elements, uint32(t.boxWide), uint32(t.boxHigh)}}
+		Dims:    []uint64{uint64(elements), uint64(t.wide), uint64(t.high)},
+		Strides: []uint64{apart, row},
+		Box:     []uint32{uint32(elements), uint32(t.boxWide), uint32(t.boxHigh)}}
 	if t.halves > 0 {
-		tile.Dims = []uint64{elements, uint64(t.wide), uint64(t.halves), uint64(t.high)}
-		tile.Strides = []uint64{tileBytes, uint64(t.high) * row, row}
-		tile.Box = []uint32{elements, uint32(t.boxWide), uint32(t.halves), uint32(t.boxHigh)}
+		tile.Dims = []uint64{uint64(elements), uint64(t.wide), uint64(t.halves), uint64(t.high)}
+		tile.Strides = []uint64{apart, uint64(t.high) * row, row}
+		tile.Box = []uint32{uint32(elements), uint32(t.boxWide), uint32(t.halves), uint32(t.boxHigh)}
 	}
 	m, err := d.gpu.Encode(tile)
 	if err != nil {
-		return m, fmt.Errorf("of %d × %d tiles at %#x: %w", t.high, t.wide, t.at, err)
+		return m, fmt.Errorf("of %d × %d tiles of %d bytes at %#x: %w", t.high, t.wide, t.bytes, t.at, err)
 	}
 	if len(d.maps) == mostMaps {
 		clear(d.maps)
