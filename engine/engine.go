@@ -91,7 +91,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		}
 		e.retire(closing)
 		if p := e.sched.next(); p != nil {
-			err = e.run(p)
+			err = e.run(ctx, p)
 			continue
 		}
 		e.report()
@@ -103,30 +103,6 @@ func (e *Engine) Run(ctx context.Context) error {
 		}
 	}
 	e.stop(err)
-	return err
-}
-
-// run steps once. The error is one after which nothing can go on.
-func (e *Engine) run(p *plan) error {
-	p.begin()
-	tokens, err := e.step.Step(&p.batch, p.draws)
-	if err == nil {
-		err = e.sched.commit(tokens)
-	}
-	if err != nil {
-		err = fmt.Errorf("engine: step of %d tokens: %w", len(p.batch.Tokens), err)
-		e.sched.fail(err)
-		if !errors.Is(err, ErrFatal) {
-			err = nil
-		}
-	}
-	e.report() // so that who has an event finds its step counted
-	e.sched.deliver()
-	if e.verify {
-		if broken := e.sched.check(); broken != nil {
-			return fmt.Errorf("engine: after step %d: %w", e.sched.count.steps, broken)
-		}
-	}
 	return err
 }
 

@@ -23,6 +23,7 @@ type part struct {
 	n      int
 	scores int         // wanted rows that score the prompt
 	draws  bool        // the last row is drawn from
+	ahead  bool        // it was planned before the sequence's last token was known
 	forks  []*sequence // whose first tokens are drawn from the same row
 }
 
@@ -124,10 +125,16 @@ func (p *plan) drawn(q *sequence, targets bool) {
 		b.Targets = append(b.Targets, -1)
 	}
 	b.Temperatures = append(b.Temperatures, j.Sampling.Temperature)
-	p.draws = append(p.draws, sample.Draw{
-		Params: j.Sampling, Sample: uint32(q.sample), Step: uint32(q.drawn()), Prompt: j.Prompt, Drawn: q.tokens[len(j.Prompt):],
+	p.draws = append(p.draws, q.draw(q.drawn()))
+}
+
+// draw is that of token n of q's completion.
+func (q *sequence) draw(n int) sample.Draw {
+	j := q.job
+	return sample.Draw{
+		Params: j.Sampling, Sample: uint32(q.sample), Step: uint32(n), Prompt: j.Prompt, Drawn: q.tokens[len(j.Prompt):],
 		Top: j.Top, Raw: j.Raw || j.RawTop > 0, RawTop: j.RawTop,
-	})
+	}
 }
 
 // masks appends the masks of t's wanted rows: every id for those that nothing binds.

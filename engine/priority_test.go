@@ -43,7 +43,7 @@ func TestPriority(t *testing.T) {
 			}
 			tokens, err := f.Step(&p.batch, p.draws)
 			if err == nil {
-				err = s.commit(tokens)
+				err = s.commit(p, tokens)
 			}
 			if err != nil {
 				t.Fatal(err)

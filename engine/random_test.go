@@ -17,15 +17,16 @@ import (
 // Whatever else runs, in whatever order, with few pages or many, in small steps or large, a request
 // gets what it would get alone.
 func TestRandomSchedules(t *testing.T) {
-	count, preempted, reused := 0, int64(0), int64(0)
+	count, ahead, preempted, reused := 0, 0, int64(0), int64(0)
 	rapid.Check(t, func(t *rapid.T) {
 		p := playSchedule(t)
 		count += p.count
+		ahead += p.line.ahead
 		preempted += p.sched.count.preempted
 		reused += p.sched.count.reused
 	})
-	t.Logf("%d requests, %d preemptions, %d tokens reused", count, preempted, reused)
-	if count < 500 || preempted < 50 || reused < 500 {
+	t.Logf("%d requests, %d preemptions, %d tokens reused, %d steps ahead", count, preempted, reused, ahead)
+	if count < 500 || ahead < 500 || preempted < 50 || reused < 500 {
 		t.Error("the schedules are too tame")
 	}
 }
@@ -38,8 +39,9 @@ func playSchedule(t *rapid.T) *player {
 	size := 1 + rng.IntN(5)
 	pages := 3 + rng.IntN(20)
 	o := Options{Vocab: testVocab, Context: 40, Adapters: rng.IntN(3), TokensPerStep: 1 + rng.IntN(24), MaxSequences: 1 + rng.IntN(8), Chunk: rng.IntN(2) * (1 + rng.IntN(9))}
+	fake := newFake(o, pages, size)
 	p := &player{
-		rng: rng, fake: newFake(o, pages, size),
+		rng: rng, fake: fake, line: &line{fake: fake},
 		sched: &scheduler{Options: o.complete(), pages: kvcache.New(pages, size)},
 	}
 	for range 60 {
@@ -57,6 +59,7 @@ func playSchedule(t *rapid.T) *player {
 type player struct {
 	rng   *rand.Rand
 	fake  *fake
+	line  *line // on the fake
 	sched *scheduler
 	live  []*played
 	count int
@@ -78,11 +81,7 @@ func (p *player) move(t *rapid.T) {
 	case n < 18:
 		p.turn(t)
 	case n == 18:
-		if len(p.live) > 0 {
-			l := p.live[p.rng.IntN(len(p.live))]
-			l.end(nil)
-			l.left = true
-		}
+		p.leave()
 	default:
 		p.exclusive(t)
 	}
@@ -109,25 +108,57 @@ func (p *player) submit(t *rapid.T) {
 	p.count++
 }
 
-// turn takes one step, checks everything, and reports whether there was something to do.
+// turn takes a step, and as many behind it as it likes and can, checks everything, and reports whether there was
+// something to do.
 func (p *player) turn(t *rapid.T) bool {
 	s := p.sched
-	plan := s.next()
-	if plan != nil {
-		tokens, err := p.fake.Step(&plan.batch, plan.draws)
+	first := s.next()
+	began := first != nil && p.line.Begin(&first.batch, first.draws)
+	for now := first; now != nil; {
+		var next *plan
+		if began && p.rng.IntN(6) > 0 {
+			if next = s.ahead(now); next != nil && !p.line.Begin(&next.batch, next.draws) {
+				next = nil
+			}
+		}
+		tokens, err := []Token(nil), error(nil)
+		if began {
+			tokens, err = p.line.Finish()
+		} else {
+			tokens, err = p.fake.Step(&now.batch, now.draws)
+		}
 		if err == nil {
-			err = s.commit(tokens)
+			err = s.commit(now, tokens)
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
 		s.deliver()
+		p.look(t)
+		if p.rng.IntN(20) == 0 {
+			p.leave()
+		}
+		now = next
 	}
-	if err := s.check(); err != nil {
+	p.look(t)
+	return first != nil
+}
+
+// look checks the scheduler and what has come.
+func (p *player) look(t *rapid.T) {
+	if err := p.sched.check(); err != nil {
 		t.Fatal(err)
 	}
 	p.live = slices.DeleteFunc(p.live, func(l *played) bool { return p.receive(t, l) })
-	return plan != nil
+}
+
+// leave makes one of the readers go.
+func (p *player) leave() {
+	if len(p.live) > 0 {
+		l := p.live[p.rng.IntN(len(p.live))]
+		l.end(nil)
+		l.left = true
+	}
 }
 
 // receive compares what has come for a request and reports whether that was all.

@@ -27,6 +27,17 @@ type Stepper interface {
 	Step(b *batch.Batch, draws []sample.Draw) ([]Token, error)
 }
 
+// A Pipeline is a Stepper that can begin a step while the one before it is under way. A token t below 0 of a batch
+// that is begun so is the one that wanted row ^t of the step begun before it draws.
+type Pipeline interface {
+	Stepper
+	// Begin queues a step; it is false, and nothing has been done, for one that it cannot begin, which Step may take. At
+	// most two steps are under way. Slices are the engine's again when it returns, but for Pages, which hold until Finish.
+	Begin(b *batch.Batch, draws []sample.Draw) bool
+	// Finish is what Step would have returned of the first step under way. After an error none is.
+	Finish() ([]Token, error)
+}
+
 // ErrFatal is what a Stepper wraps in an error after which no step can succeed.
 var ErrFatal = errors.New("the device cannot go on")
 

@@ -29,7 +29,7 @@ type rig struct {
 func newRig(t testing.TB, o Options, pages, size int) *rig {
 	t.Helper()
 	f := newFake(o, pages, size)
-	r := &rig{fake: f, Engine: New(f, kvcache.New(pages, size), o)}
+	r := &rig{fake: f, Engine: New(&line{fake: f}, kvcache.New(pages, size), o)}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	r.stop = sync.OnceValue(func() error { cancel(); return <-done })

@@ -128,7 +128,7 @@ func TestChunkedPrefill(t *testing.T) {
 		}
 		tokens, err := f.Step(&p.batch, p.draws)
 		if err == nil {
-			err = s.commit(tokens)
+			err = s.commit(p, tokens)
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -168,7 +168,7 @@ func TestPreemptionOrder(t *testing.T) {
 		waited = max(waited, len(s.ready))
 		tokens, err := f.Step(&p.batch, p.draws)
 		if err == nil {
-			err = s.commit(tokens)
+			err = s.commit(p, tokens)
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -228,7 +228,7 @@ func TestStepAllocates(t *testing.T) {
 				tokens[i].ID = p.batch.Targets[i]
 			}
 		}
-		if err := s.commit(tokens[:len(p.draws)]); err != nil {
+		if err := s.commit(p, tokens[:len(p.draws)]); err != nil {
 			t.Fatal(err)
 		}
 		s.deliver()
@@ -266,7 +266,7 @@ func TestCheckSees(t *testing.T) {
 		p := s.next()
 		tokens, err := f.Step(&p.batch, p.draws)
 		if err == nil {
-			err = s.commit(tokens)
+			err = s.commit(p, tokens)
 		}
 		if err == nil {
 			err = s.check()

@@ -29,6 +29,8 @@ type scheduler struct {
 	hold    bool        // start no further job
 	arrived uint64      // jobs so far
 	plan    plan
+	beyond  [2]plan   // see ahead
+	freed   bool      // sequences have ended since next
 	news    []news    // of the last step, for the readers
 	scores  []float32 // room for those of a page
 	count   counters
@@ -50,6 +52,7 @@ type news struct {
 func (s *scheduler) next() *plan {
 	s.sweep()
 	s.plan.reset()
+	s.freed = false
 	budget := s.TokensPerStep
 	s.displace()
 	crowded := s.advance(&budget)
@@ -112,8 +115,13 @@ func (s *scheduler) include(q *sequence, n int) {
 		s.plan.rows++
 	}
 	s.plan.parts = append(s.plan.parts, t)
+	s.keep(q, q.cached+n)
+}
+
+// keep makes the pages that q's first n tokens fill ones that can be found.
+func (s *scheduler) keep(q *sequence, n int) {
 	size := s.pages.Size()
-	for size*(q.filled+1) <= q.cached+n {
+	for size*(q.filled+1) <= n {
 		q.node = s.pages.Keep(q.pages[q.filled], q.node, q.tokens[size*q.filled:size*(q.filled+1)])
 		q.filled++
 	}
@@ -140,9 +148,8 @@ func (s *scheduler) sweep() {
 	s.jobs = slices.DeleteFunc(s.jobs, (*job).gone)
 }
 
-// commit takes the answers to the plan's wanted rows. Deliver follows, or after an error fail.
-func (s *scheduler) commit(tokens []Token) error {
-	p := &s.plan
+// commit takes the answers to p's wanted rows. Deliver follows, or after an error fail.
+func (s *scheduler) commit(p *plan, tokens []Token) error {
 	if len(tokens) != len(p.draws) {
 		return fmt.Errorf("%d tokens for %d wanted rows", len(tokens), len(p.draws))
 	}
@@ -156,6 +163,13 @@ func (s *scheduler) commit(tokens []Token) error {
 	}
 	for _, part := range p.parts {
 		q := part.seq
+		if q.done != Running { // since its last token is known
+			tokens = tokens[1:]
+			continue
+		}
+		if part.ahead {
+			s.keep(q, q.cached+part.n)
+		}
 		q.cached += part.n
 		for range part.scores {
 			q.job.scored(tokens[0])
@@ -186,6 +200,7 @@ func (s *scheduler) commit(tokens []Token) error {
 	for _, q := range s.running {
 		if q.done != Running {
 			s.release(q)
+			s.freed = true
 		}
 	}
 	s.running = slices.DeleteFunc(s.running, func(q *sequence) bool { return q.done != Running })

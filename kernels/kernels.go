@@ -236,6 +236,15 @@ type BothReader interface {
 	ReadBoth(dst []byte, a, b Tensor) error
 }
 
+// A Deferrer is a Backend that can go on while the host waits for what it has computed so far.
+type Deferrer interface {
+	// Defer queues a Read of two tensors. At most two wait to be taken.
+	Defer(a, b Tensor)
+	// Take waits for the first Read that waits, and not for what was queued after it, and gives what ReadBoth would have
+	// given in its place. A failure is Read's, and ends all Reads that wait.
+	Take(dst []byte) error
+}
+
 // A Sharer is a Backend whose threads can be lent, between two operations, to work of the host's.
 type Sharer interface {
 	Threads() int

@@ -35,6 +35,7 @@ type Pass struct {
 	ids, pos, want, targets, slots kernels.Tensor
 	from, to                       kernels.Tensor // rows of the cache that are copied
 	starts, lengths, pages         kernels.Tensor
+	follow                         kernels.Tensor // rows of what Follow is given
 	temperature, mask              kernels.Tensor
 	entropy                        kernels.Tensor // of wanted rows
 	room                           activations
@@ -66,6 +67,7 @@ func (d *Decoder) NewPass(s Size) *Pass {
 	if s.Pages > 0 {
 		p.pages = ints(s.Sequences, s.Pages)
 		p.from, p.to = ints(s.Sequences*s.PageSize, 1), ints(s.Sequences*s.PageSize, 1)
+		p.follow = ints(n, 1)
 	}
 	p.temperature = d.be.New(kernels.F32, s.Wanted, 1)
 	if s.Masks {
@@ -201,6 +203,13 @@ func (p *Pass) loadDist(b *batch.Batch) {
 		}
 		p.d.be.Write(p.mask.Slice(0, len(b.Want)), p.raw)
 	}
+}
+
+// Follow takes the loaded batch's tokens from ids, a column that is on the device: token i is its row rows[i].
+func (p *Pass) Follow(ids kernels.Tensor, rows []int32) {
+	n := len(rows)
+	p.write(p.follow, rows)
+	p.d.be.Gather(p.ids.Slice(0, n), ids, p.follow.Slice(0, n))
 }
 
 // write puts v into the first len(v) elements of t, a column or a row.

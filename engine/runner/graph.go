@@ -20,9 +20,17 @@ type graphs struct {
 	of     map[shape]kernels.Graph
 	mixed  int             // those of several adapters
 	stale  []kernels.Graph // to be freed when the device is attached
-	filled batch.Batch     // a step's batch and the rows that fill it up
-	draws  []sample.Draw   // of filled's rows
-	places []int           // of the step's rows in filled, ascending
+	steps  [2]filled       // the last two that were begun
+	begun  int             // steps so far: the last is in steps[begun%2]
+	flying int             // of those, how many are under way: see Begin
+}
+
+// A filled is a step's batch and the rows that fill it up.
+type filled struct {
+	batch  batch.Batch
+	draws  []sample.Draw // of all rows
+	places []int         // of the step's rows, ascending
+	follow []int32       // rows of what the step before draws that are this one's tokens; empty: they are known
 }
 
 // Steps of more adapters than mostRuns are not recorded, nor are more than mostMixed shapes of several.
@@ -114,34 +122,49 @@ func adapterOf(b *batch.Batch, i int) int32 {
 
 // replay runs b as the graph of its shape. The result is the bits that its operations give.
 func (r *Runner) replay(s shape, b *batch.Batch, draws []sample.Draw) ([]engine.Token, error) {
-	r.fill(s, b, draws)
-	f := &r.graphs
-	if err := r.pass.Load(&f.filled, r.adapters, r.cache); err != nil {
+	f := r.fill(s, b, draws)
+	if err := r.launch(s, f); err != nil {
 		return nil, err
 	}
+	r.tokens = r.tokens[:len(f.draws)]
+	clear(r.tokens)
+	if err := r.read(&f.batch, f.draws); err != nil {
+		return nil, r.explain(err)
+	}
+	return r.pick(f), nil
+}
+
+// launch queues what f needs, and the graph.
+func (r *Runner) launch(s shape, f *filled) error {
+	if err := r.pass.Load(&f.batch, r.adapters, r.cache); err != nil {
+		return err
+	}
 	r.writeUniforms(f.draws)
-	g := f.of[s]
+	if len(f.follow) > 0 {
+		r.pass.Follow(r.ids, f.follow)
+	}
+	g := r.graphs.of[s]
 	if g == nil {
 		var err error
-		if g, err = f.on.Capture(r.decode); err != nil {
-			return nil, fmt.Errorf("runner: a step of %d rows as a graph: %w", len(f.draws), err)
+		if g, err = r.graphs.on.Capture(r.decode); err != nil {
+			return fmt.Errorf("runner: a step of %d rows as a graph: %w", len(f.draws), err)
 		}
-		f.of[s] = g
+		r.graphs.of[s] = g
 		if s.n > 1 {
-			f.mixed++
+			r.graphs.mixed++
 		}
 	}
 	g.Launch()
-	r.tokens = r.tokens[:len(f.draws)]
-	clear(r.tokens)
-	if err := r.read(&f.filled, f.draws); err != nil {
-		return nil, r.explain(err)
-	}
+	return nil
+}
+
+// pick leaves the tokens of the step's rows alone.
+func (r *Runner) pick(f *filled) []engine.Token {
 	for i, at := range f.places {
 		r.tokens[i] = r.tokens[at]
 	}
-	r.tokens = r.tokens[:len(draws)]
-	return r.tokens, nil
+	r.tokens = r.tokens[:len(f.places)]
+	return r.tokens
 }
 
 // decode queues the loaded batch's pass and the draws of all its rows.
@@ -155,12 +178,15 @@ func (r *Runner) decode() {
 // nowhere is the cache page, as good as any, that a row that fills up a step looks at; it writes to none.
 var nowhere = []int32{0}
 
-// fill sets graphs.filled to b, with rows that nobody reads at each run's end, and its draws likewise.
-func (r *Runner) fill(s shape, b *batch.Batch, draws []sample.Draw) {
-	f := &r.graphs.filled
+// fill is b with rows that nobody reads at each run's end, and its draws likewise.
+func (r *Runner) fill(s shape, b *batch.Batch, draws []sample.Draw) *filled {
+	before := &r.graphs.steps[r.graphs.begun%2]
+	r.graphs.begun++
+	to := &r.graphs.steps[r.graphs.begun%2]
+	to.draws, to.places, to.follow = to.draws[:0], to.places[:0], to.follow[:0]
+	f := &to.batch
 	f.Reset()
 	f.Starts = append(f.Starts[:0], 0)
-	r.graphs.draws, r.graphs.places = r.graphs.draws[:0], r.graphs.places[:0]
 	words, at := len(b.Masks)/len(b.Tokens), 0
 	for _, run := range s.runs[:s.n] {
 		number := adapterOf(b, at)
@@ -171,25 +197,40 @@ func (r *Runner) fill(s shape, b *batch.Batch, draws []sample.Draw) {
 				f.Adapters = append(f.Adapters, number)
 			}
 			if at == len(b.Tokens) || adapterOf(b, at) != number {
-				r.nobody(words, len(b.Temperatures) > 0)
+				to.nobody(words, len(b.Temperatures) > 0)
 				continue
 			}
-			f.Tokens, f.Positions = append(f.Tokens, b.Tokens[at]), append(f.Positions, b.Positions[at])
+			to.token(b.Tokens[at], before)
+			f.Positions = append(f.Positions, b.Positions[at])
 			f.Lengths, f.Pages, f.Slots = append(f.Lengths, b.Lengths[at]), append(f.Pages, b.Pages[at]), append(f.Slots, b.Slots[at])
 			if len(b.Temperatures) > 0 {
 				f.Temperatures = append(f.Temperatures, b.Temperatures[at])
 			}
 			f.Masks = append(f.Masks, b.Masks[at*words:(at+1)*words]...)
-			r.graphs.draws, r.graphs.places = append(r.graphs.draws, draws[at]), append(r.graphs.places, row)
+			to.draws, to.places = append(to.draws, draws[at]), append(to.places, row)
 			at++
 		}
 	}
+	if b.Tokens[0] >= 0 {
+		to.follow = to.follow[:0]
+	}
+	return to
+}
+
+// token adds a token: an id, or below 0 what a row of the step before draws.
+func (to *filled) token(t int32, before *filled) {
+	row := int32(0)
+	if t < 0 {
+		t, row = 0, int32(before.places[^t])
+	}
+	to.batch.Tokens, to.follow = append(to.batch.Tokens, t), append(to.follow, row)
 }
 
 // nobody adds a row that nobody reads.
-func (r *Runner) nobody(words int, temperatures bool) {
-	f := &r.graphs.filled
-	f.Tokens, f.Positions, f.Lengths = append(f.Tokens, 0), append(f.Positions, 0), append(f.Lengths, 1)
+func (to *filled) nobody(words int, temperatures bool) {
+	f := &to.batch
+	to.token(0, nil)
+	f.Positions, f.Lengths = append(f.Positions, 0), append(f.Lengths, 1)
 	f.Pages, f.Slots = append(f.Pages, nowhere), append(f.Slots, -1)
 	if temperatures {
 		f.Temperatures = append(f.Temperatures, 1)
@@ -197,7 +238,7 @@ func (r *Runner) nobody(words int, temperatures bool) {
 	for range words {
 		f.Masks = append(f.Masks, 1<<32-1)
 	}
-	r.graphs.draws = append(r.graphs.draws, sample.Draw{})
+	to.draws = append(to.draws, sample.Draw{})
 }
 
 // drop gives up the graphs that an adapter is part of.

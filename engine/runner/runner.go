@@ -33,7 +33,7 @@ type Runner struct {
 	host                  host
 }
 
-var _ engine.Stepper = (*Runner)(nil)
+var _ engine.Pipeline = (*Runner)(nil)
 
 // New makes room for batches of at most size, and a cache of pages.
 func New(dec *model.Decoder, size model.Size, pages int) (*Runner, error) {
@@ -81,10 +81,8 @@ func (r *Runner) step(b *batch.Batch, draws []sample.Draw) ([]engine.Token, erro
 		return nil, err
 	}
 	defer r.dec.Backend().Detach()
-	for _, a := range b.Adapters {
-		if int(a) >= len(r.adapters) || a != 0 && r.adapters[a] == nil {
-			return nil, fmt.Errorf("runner: there is no adapter %d", a)
-		}
+	if err := r.known(b); err != nil {
+		return nil, err
 	}
 	r.graphs.sweep()
 	if s, ok := r.shape(b, draws); ok {
@@ -130,6 +128,16 @@ func (r *Runner) step(b *batch.Batch, draws []sample.Draw) ([]engine.Token, erro
 		return nil, r.explain(err)
 	}
 	return r.tokens, nil
+}
+
+// known is an error if b asks for an adapter that is not there.
+func (r *Runner) known(b *batch.Batch) error {
+	for _, a := range b.Adapters {
+		if int(a) >= len(r.adapters) || a != 0 && r.adapters[a] == nil {
+			return fmt.Errorf("runner: there is no adapter %d", a)
+		}
+	}
+	return nil
 }
 
 // scores reports whether all rows are scored, on a device that does so without logits, and nobody looks at those.
@@ -225,6 +233,13 @@ func (r *Runner) read(b *batch.Batch, draws []sample.Draw) error {
 	if err := readBoth(r.dec.Backend(), raw, r.lp.Slice(0, n), r.ids.Slice(0, n)); err != nil {
 		return err
 	}
+	r.take(raw, b, draws)
+	return nil
+}
+
+// take takes the tokens out of what was read.
+func (r *Runner) take(raw []byte, b *batch.Batch, draws []sample.Draw) {
+	n := len(draws)
 	for i := range draws {
 		t, kind := &r.tokens[i], kindOf(&draws[i])
 		if kind != onHost {
@@ -237,7 +252,6 @@ func (r *Runner) read(b *batch.Batch, draws []sample.Draw) error {
 			t.ID = b.Targets[i]
 		}
 	}
-	return nil
 }
 
 // readBoth reads two tensors, at once where the device can.

@@ -43,6 +43,7 @@ type Device struct {
 	part    memory // some rows of a weight
 	list    []byte // of tensors, as many.cu reads it
 	post    post
+	later   later
 
 	mostShared int  // bytes of shared memory that a block can have
 	pieces     int  // bf16 numbers an activation is split into
@@ -60,6 +61,7 @@ var (
 	_ k.Backend    = (*Device)(nil)
 	_ k.Capturer   = (*Device)(nil)
 	_ k.BothReader = (*Device)(nil)
+	_ k.Deferrer   = (*Device)(nil)
 	_ k.Scorer     = (*Device)(nil)
 	_ k.Grouper    = (*Device)(nil)
 )

@@ -66,6 +66,9 @@ func (m *empty) Launch(f driver.Function, _ driver.Launch, args *driver.Args) er
 	}
 	return nil
 }
+func (m *empty) NewEvent() (driver.Event, error)               { return 1, nil }
+func (m *empty) Record(driver.Event) error                     { return nil }
+func (m *empty) Wait(driver.Event) error                       { return m.broken }
 func (m *empty) Begin() error                                  { return nil }
 func (m *empty) End() (driver.Graph, error)                    { return 1, nil }
 func (m *empty) Instantiate(driver.Graph) (driver.Exec, error) { return 1, nil }

@@ -157,25 +157,32 @@ func (d *Device) ReadBoth(dst []byte, a, b k.Tensor) error {
 		}
 		return d.readLarge(dst[4*na:], b)
 	}
+	d.collect(a, b)
+	if err := d.finish("Read", d.post.outbox, faultBytes+len(dst)); err != nil {
+		return err
+	}
+	copy(dst, d.post.staging[faultBytes:])
+	return nil
+}
+
+// collect brings the fault word and two tensors to the outbox.
+func (d *Device) collect(a, b k.Tensor) {
 	d.send()
 	p := &d.post
 	p.args.Reset()
 	p.args.Add(p.outbox)
+	n := 0
 	for _, t := range [2]k.Tensor{a, b} {
-		at := uint64(0)
-		if t.Rows*t.Cols > 0 {
+		at, size := uint64(0), t.Rows*t.Cols
+		if size > 0 {
 			at = d.at("Read", t)
 		}
-		p.args.Add(at, uint64(t.Rows*t.Cols))
+		p.args.Add(at, uint64(size))
+		n += size
 	}
 	if d.err == nil {
-		d.transfer(opRead, "collect", line(ceil(na+nb, 128)))
+		d.transfer(opRead, "collect", line(ceil(n, 128)))
 	}
-	if err := d.finish("Read", p.outbox, faultBytes+len(dst)); err != nil {
-		return err
-	}
-	copy(dst, p.staging[faultBytes:])
-	return nil
 }
 
 // readLarge reads a tensor of any size or stride.
