@@ -10,11 +10,14 @@ import (
 // integers of a block are added exactly, and the blocks in float32, k ascending.
 type blockLinear struct {
 	w            *weight
-	x, out, bias unsafe.Pointer // x: records, all rows of a block and then of the next
+	x, out       unsafe.Pointer // x: records, all rows of a block and then of the next
+	end          ending
 	rows, outRow int
+	panels       int // that make columns of out
 	cut          int // rows of a tile
 	chunk, runs  int // the pieces: runs of chunk panels × splits of the rows
 	splits       int
+	before       prelude
 	claims
 	d *Device
 }
@@ -27,17 +30,16 @@ const sumRows = 96
 const nibblesAhead = 24 << 10
 
 // linearBlocks computes t's product, whose x it rounds first.
-func (d *Device) linearBlocks(x unsafe.Pointer, xRow int, bias unsafe.Pointer) {
+func (d *Device) linearBlocks(x unsafe.Pointer, xRow int) {
 	t := &d.blocks
-	t.d, t.bias = d, bias
+	t.d = d
 	blocks := t.w.cols / kernels.BlockLen
 	if n := blocks * t.rows * recordSize / 4; len(d.rounded) < n {
 		d.rounded = aligned(n)
 	}
 	t.x = unsafe.Pointer(&d.rounded[0])
 	d.roundBlocks = blockRounding{x: x, to: t.x, row: xRow, rows: t.rows, blocks: blocks}
-	d.share(t.rows, max(1, roundedAtOnce/t.w.cols), &d.roundBlocks)
-	d.roundBlocks = blockRounding{}
+	t.before.begin(&d.roundBlocks, t.rows, roundedTogether(t.w.cols))
 	t.plan(d.team.size)
 	t.begin(t.splits*t.runs, d.team.size)
 	if cost(t.rows, t.w.rows*t.w.cols)/4 < worthSharing {
@@ -45,12 +47,14 @@ func (d *Device) linearBlocks(x unsafe.Pointer, xRow int, bias unsafe.Pointer) {
 	} else {
 		d.run(t)
 	}
-	t.x, t.out, t.bias, t.w = nil, nil, nil, nil
+	t.x, t.out, t.w, t.end = nil, nil, nil, ending{}
+	d.roundBlocks = blockRounding{}
 }
 
 // plan cuts the product into pieces.
 func (t *blockLinear) plan(threads int) {
-	panels := t.w.panels()
+	t.panels = t.end.panels(t.w)
+	panels := t.panels
 	t.splits = 1
 	if panels < 2*threads { // too few panels for everyone: cut the rows too
 		t.splits = max(1, min(ceilDiv(2*threads, panels), t.rows/(2*tileRows)))
@@ -66,6 +70,7 @@ func (t *blockLinear) plan(threads int) {
 // work takes pieces until none is left. The next piece is claimed before this one is worked on, so that
 // what is prefetched is what this worker does next.
 func (t *blockLinear) work(worker int) {
+	t.before.work(worker)
 	i, ok := t.claim(worker)
 	for ok {
 		s, first := i/t.runs, i%t.runs*t.chunk
@@ -74,26 +79,21 @@ func (t *blockLinear) work(worker int) {
 		if more {
 			following = j % t.runs * t.chunk
 		}
-		t.piece(t.rows*s/t.splits, t.rows*(s+1)/t.splits, first, min(first+t.chunk, t.w.panels()), following, worker)
+		t.piece(t.rows*s/t.splits, t.rows*(s+1)/t.splits, first, min(first+t.chunk, t.panels), following, worker)
 		i, ok = j, more
 	}
 }
 
 // piece computes rows lo … hi-1 of panels first … last-1. following is the panel that comes after those.
 func (t *blockLinear) piece(lo, hi, first, last, following, worker int) {
-	sums := t.d.workspace(worker, t.cut*lanes)
+	space := t.d.workspace(worker, 2*t.cut*lanes)
 	for r := lo; r < hi; r += t.cut {
 		a := blockTile{
-			x: unsafe.Add(t.x, r*recordSize), sums: unsafe.Pointer(&sums[0]), blocks: t.w.cols / kernels.BlockLen,
-			rows: min(t.cut, hi-r), xBlock: t.rows * recordSize, outRow: t.outRow,
+			x: unsafe.Add(t.x, r*recordSize), blocks: t.w.cols / kernels.BlockLen,
+			rows: min(t.cut, hi-r), xBlock: t.rows * recordSize, outRow: t.outRow, plusRow: t.end.plusRow, sumRow: 4 * lanes,
 		}
+		sums, ups := space[:a.rows*lanes], space[t.cut*lanes:][:a.rows*lanes]
 		for p := first; p < last; p++ {
-			clear(sums[:a.rows*lanes])
-			a.panel, a.mask = t.w.at(p, 0), maskOf(t.w.rows-p*lanes)
-			a.out = unsafe.Add(t.out, r*t.outRow+4*lanes*p)
-			if t.bias != nil {
-				a.bias = unsafe.Add(t.bias, 4*lanes*p)
-			}
 			next := p + 1
 			switch {
 			case p+1 == last && r+t.cut < hi:
@@ -101,14 +101,30 @@ func (t *blockLinear) piece(lo, hi, first, last, following, worker int) {
 			case p+1 == last:
 				next = following
 			}
-			a.ahead = uintptr(a.panel) + nibblesAhead
-			if t.w.blocks == kernels.Q8_0 { // 1.2 to 1.6 times as fast at 2 to 8 rows
-				a.ahead = uintptr(t.w.at(next, 0))
+			a.mask, a.plus = maskOf(t.w.rows-p*lanes), t.end.at(r, p)
+			a.out = unsafe.Add(t.out, r*t.outRow+4*lanes*p)
+			if t.end.gated {
+				t.sum(&a, sums, p, p+t.panels)
+				t.sum(&a, ups, p+t.panels, next)
+				swiglu(sums, sums, ups)
+				a.sums = unsafe.Pointer(&sums[0])
+			} else {
+				t.sum(&a, sums, p, next)
 			}
-			a.dots(t.w)
 			a.store()
 		}
 	}
+}
+
+// sum sets sums to the products with panel p, while panel next is asked for.
+func (t *blockLinear) sum(a *blockTile, sums []float32, p, next int) {
+	clear(sums)
+	a.sums, a.panel = unsafe.Pointer(&sums[0]), t.w.at(p, 0)
+	a.ahead = uintptr(a.panel) + nibblesAhead
+	if t.w.blocks == kernels.Q8_0 { // 1.2 to 1.6 times as fast at 2 to 8 rows
+		a.ahead = uintptr(t.w.at(next, 0))
+	}
+	a.dots(t.w)
 }
 
 // blockRounding is the spanTask that rounds rows of x in blocks.

@@ -17,7 +17,7 @@ import (
 // high one, so that inputs k and k+16 share a byte, as in the file.
 
 // A blockTile is a product of rows of rounded x with blocks of a panel, added to sums. The assembly knows
-// the offsets in front of the fields; storeSums uses the last ones too.
+// the offsets in front of the fields; storeSums, which puts sums into out, uses the last ones too.
 type blockTile struct {
 	panel  unsafe.Pointer // 0
 	x      unsafe.Pointer // 8: the first block's records, a row each
@@ -28,11 +28,14 @@ type blockTile struct {
 
 	out    unsafe.Pointer // 48
 	outRow int            // 56: bytes
-	bias   unsafe.Pointer // 64: or nil
+	plus   unsafe.Pointer // 64: what is added to the sums, a row each; nil: nothing
 	mask   uint32         // 72: bit l allows lane l to be read and written
 
 	// As many bytes as the blocks have are prefetched from here on. It may lie beyond the panels, so it is no pointer.
 	ahead uintptr // 80
+
+	plusRow int // 88: bytes from one row of plus to the next, 0 for a bias
+	sumRow  int // 96: bytes from one row of sums to the next, when they are stored
 }
 
 // A record is 32 rounded elements of a row of x, and what their products need.
@@ -146,13 +149,13 @@ func (t *blockTile) dotsGo(w *weight) {
 func (t *blockTile) storeGo() {
 	width := bits.Len32(t.mask)
 	for r := range t.rows {
-		sums := unsafe.Slice((*float32)(unsafe.Add(t.sums, r*lineF32)), width)
+		sums := unsafe.Slice((*float32)(unsafe.Add(t.sums, r*t.sumRow)), width)
 		out := unsafe.Slice((*float32)(unsafe.Add(t.out, r*t.outRow)), width)
-		if t.bias == nil {
+		if t.plus == nil {
 			copy(out, sums)
 			continue
 		}
-		add(out, sums, unsafe.Slice((*float32)(t.bias), width))
+		add(out, unsafe.Slice((*float32)(unsafe.Add(t.plus, r*t.plusRow)), width), sums)
 	}
 }
 

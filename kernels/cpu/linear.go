@@ -18,15 +18,18 @@ const (
 	worthSharing = 1 << 20   // below, by cost, the caller works alone
 )
 
-// linearTask is out = alpha·x·wᵀ + bias, or out += x·wᵀ.
+// linearTask is out = x·wᵀ with an ending.
 type linearTask struct {
 	w                   *weight
-	x, out, bias        unsafe.Pointer
+	x, out              unsafe.Pointer
+	end                 ending
+	panels              int // that make columns of out
 	rows                int
 	terms, line         int // four bytes of x each, and bytes of a panel each
 	xRow, outRow        int // bytes
 	cutRows, cutK       int // a block of x
 	splits, runs, chunk int // the pieces: splits of the rows × runs of chunk panels
+	before              prelude
 	claims
 	d *Device
 }
@@ -37,30 +40,35 @@ func (d *Device) Linear(out, x kernels.Tensor, w kernels.Weight, bias kernels.Te
 	if out.Rows != x.Rows || out.Cols != w.Rows || x.Cols != w.Cols || !bias.Zero() && (bias.Rows != 1 || bias.Cols != w.Rows) {
 		panic(fmt.Sprintf("cpu: Linear: out %s, x %s, w %dx%d, bias %s", shape(out), shape(x), w.Rows, w.Cols, shape(bias)))
 	}
-	o, in, wt := floats("Linear", out), floats("Linear", x), weightOf("Linear", w)
+	var end ending
+	if !bias.Zero() && d.err == nil {
+		end.plus = unsafe.Pointer(unsafe.SliceData(floats("Linear", bias)))
+	}
+	d.product("Linear", out, x, w, end)
+}
+
+// product sets out to what end makes of x·wᵀ.
+func (d *Device) product(op string, out, x kernels.Tensor, w kernels.Weight, end ending) {
+	o, in, wt := floats(op, out), floats(op, x), weightOf(op, w)
 	if d.err != nil || len(o) == 0 || len(in) == 0 {
 		return
 	}
-	var added unsafe.Pointer
-	if !bias.Zero() {
-		added = unsafe.Pointer(&floats("Linear", bias)[0])
-	}
 	if wt.rounds {
-		d.blocks.w, d.blocks.rows = wt, x.Rows
+		d.blocks.w, d.blocks.rows, d.blocks.end = wt, x.Rows, end
 		d.blocks.out, d.blocks.outRow = unsafe.Pointer(&o[0]), 4*out.Stride
-		d.linearBlocks(unsafe.Pointer(&in[0]), 4*x.Stride, added)
+		d.linearBlocks(unsafe.Pointer(&in[0]), 4*x.Stride)
 		return
 	}
 	t := &d.linear
-	t.d, t.w, t.rows = d, wt, x.Rows
+	t.d, t.w, t.rows, t.end = d, wt, x.Rows, end
 	t.x, t.xRow = unsafe.Pointer(&in[0]), 4*x.Stride
-	t.terms, t.line = w.Cols, wt.line
+	t.terms, t.line = wt.terms(), wt.line
+	t.before.begin(nil, 0, 1)
 	if wt.pairs {
-		t.x, t.xRow = d.round(t.x, x.Rows, t.xRow, x.Cols)
-		t.terms, t.line = ceilDiv(w.Cols, 2), linePair
+		t.line = linePair
+		t.x, t.xRow = d.round(&t.before, t.x, x.Rows, t.xRow, x.Cols)
 	}
 	t.out, t.outRow = unsafe.Pointer(&o[0]), 4*out.Stride
-	t.bias = added
 	t.plan(d.team.size)
 	t.begin(t.splits*t.runs, d.team.size)
 	if cost(x.Rows, w.Rows*w.Cols) < worthSharing {
@@ -68,20 +76,35 @@ func (d *Device) Linear(out, x kernels.Tensor, w kernels.Weight, bias kernels.Te
 	} else {
 		d.run(t)
 	}
-	t.x, t.out, t.bias, t.w = nil, nil, nil, nil
+	t.x, t.out, t.w, t.end = nil, nil, nil, ending{}
+	d.rounding = rounding{}
+}
+
+// terms is how many four bytes of x, rounded if w is of pairs, a sum takes.
+func (w *weight) terms() int {
+	if w.pairs {
+		return ceilDiv(w.cols, 2)
+	}
+	return w.cols
 }
 
 // cost is what a product of that many rows with a weight of n elements takes, in multiply-adds:
 // reading an element takes as long as some 16 of them.
 func cost(rows, n int) int { return (rows + 16) * n }
 
+// cutTerms is how many of k terms of so many rows are added before the next rows' turn.
+func cutTerms(rows, k int) int {
+	if rows > tileRows && k > cutInputs {
+		return ceilDiv(ceilDiv(k, ceilDiv(k, cutInputs)), lanes) * lanes
+	}
+	return k
+}
+
 // plan cuts the product into blocks and pieces.
 func (t *linearTask) plan(threads int) {
-	k, panels := t.terms, t.w.panels()
-	t.cutK = k
-	if t.rows > tileRows && k > cutInputs {
-		t.cutK = ceilDiv(ceilDiv(k, ceilDiv(k, cutInputs)), lanes) * lanes
-	}
+	t.panels = t.end.panels(t.w)
+	k, panels := t.terms, t.panels
+	t.cutK = cutTerms(t.rows, k)
 	t.splits = 1
 	if panels < 2*threads { // too few panels for everyone: cut the rows too
 		t.splits = max(1, min(ceilDiv(2*threads, panels), t.rows/(2*tileRows)))
@@ -98,6 +121,7 @@ func (t *linearTask) plan(threads int) {
 // work takes pieces until none is left. The next piece is claimed before this one is worked on, so that
 // what is prefetched is what this worker does next.
 func (t *linearTask) work(worker int) {
+	t.before.work(worker)
 	i, ok := t.claim(worker)
 	for ok {
 		j, more := t.claim(worker)
@@ -114,7 +138,7 @@ func (t *linearTask) work(worker int) {
 // piece computes rows lo … hi-1 of a run of panels from first on: block by block, every panel of the
 // run over each block. following is the panel that comes after the run, if one does.
 func (t *linearTask) piece(lo, hi, first int, following unsafe.Pointer, worker int) {
-	last := min(first+t.chunk, t.w.panels())
+	last := min(first+t.chunk, t.panels)
 	for r := lo; r < hi; r += t.cutRows {
 		rows := min(t.cutRows, hi-r)
 		for k := 0; k < t.terms; k += t.cutK {
@@ -145,22 +169,26 @@ type linearBlock struct {
 	x        unsafe.Pointer
 	xRow     int       // bytes
 	wide     []float32 // room for a widened panel
+	gates    []float32 // and for a tile's gates and ups
 }
 
 // block cuts a block out of x, and copies it where its rows lie badly.
 func (t *linearTask) block(r, rows, k, worker int) linearBlock {
 	b := linearBlock{r: r, rows: rows, k: k, terms: min(t.cutK, t.terms-k), x: unsafe.Add(t.x, r*t.xRow+4*k), xRow: t.xRow}
-	wide, copied := 0, 0
+	wide, copied, gates := 0, 0, 0
 	if t.w.blocks != kernels.F32 {
 		wide = t.cutK * lanes
 	}
 	if spreads(rows, t.xRow) {
 		copied = spreadSize(rows, b.terms)
 	}
-	space := t.d.workspace(worker, wide+copied)
-	b.wide = space[:wide]
+	if t.end.gated {
+		gates = 2 * tileRows * lanes
+	}
+	space := t.d.workspace(worker, wide+gates+copied)
+	b.wide, b.gates = space[:wide], space[wide:][:gates]
 	if copied > 0 {
-		b.x, b.xRow = spread(space[wide:], b.x, rows, t.xRow, b.terms)
+		b.x, b.xRow = spread(space[wide+gates:], b.x, rows, t.xRow, b.terms)
 	}
 	return b
 }
@@ -175,8 +203,9 @@ func (t *linearTask) panel(b linearBlock, p int, next unsafe.Pointer) {
 	if b.k > 0 {
 		a.start = 1
 	}
-	if t.bias != nil && b.k+b.terms == t.terms {
-		a.bias = unsafe.Add(t.bias, p*4*lanes)
+	whole := b.k+b.terms == t.terms
+	if whole && t.end.plusRow == 0 {
+		a.bias = t.end.at(0, p)
 	}
 	size, stream := a.k*a.line, a.line/2
 	streamed := a.panel
@@ -199,13 +228,40 @@ func (t *linearTask) panel(b linearBlock, p int, next unsafe.Pointer) {
 		default:
 			a.ahead, a.aheadStep = uintptr(a.panel), 0
 		}
-		switch {
-		case t.w.bf16:
-			a.bf16(hi - lo)
-		case t.w.pairs:
-			a.pairs(hi - lo)
-		default:
-			a.f32(hi - lo)
+		if t.end.gated {
+			t.gate(a, b.gates, hi-lo)
+			continue
+		}
+		t.tile(&a, hi-lo)
+		if whole && t.end.plusRow > 0 {
+			sums := blockTile{sums: a.out, sumRow: t.outRow, out: a.out, outRow: t.outRow, rows: hi - lo,
+				plus: t.end.at(b.r+lo, p), plusRow: t.end.plusRow, mask: a.mask}
+			sums.store()
 		}
 	}
+}
+
+// tile computes a tile of the weight's type.
+func (t *linearTask) tile(a *tile, rows int) {
+	switch {
+	case t.w.bf16:
+		a.bf16(rows)
+	case t.w.pairs:
+		a.pairs(rows)
+	default:
+		a.f32(rows)
+	}
+}
+
+// gate puts SwiGLU of a tile of gates and that of their ups into a.out.
+func (t *linearTask) gate(a tile, space []float32, rows int) {
+	gates, ups := space[:rows*lanes], space[tileRows*lanes:][:rows*lanes]
+	out, far := a.out, t.panels*t.w.panelSize()
+	a.out, a.outRow = unsafe.Pointer(&gates[0]), 4*lanes
+	t.tile(&a, rows)
+	a.panel, a.ahead, a.out = unsafe.Add(a.panel, far), a.ahead+uintptr(far), unsafe.Pointer(&ups[0])
+	t.tile(&a, rows)
+	swiglu(gates, gates, ups)
+	sums := blockTile{sums: unsafe.Pointer(&gates[0]), sumRow: 4 * lanes, out: out, outRow: t.outRow, rows: rows, mask: a.mask}
+	sums.store()
 }

@@ -123,17 +123,17 @@ func (t *rounding) span(lo, hi, _ int) {
 	}
 }
 
-// roundedAtOnce is the elements that are rounded in a piece: some microseconds of work.
-const roundedAtOnce = 1 << 16
+// roundedTogether is how many rows of so many columns are rounded in a piece: some microsecond of work, of which records
+// fill whole cache lines.
+func roundedTogether(cols int) int { return ceilDiv(max(1, 4096/cols), 4) * 4 }
 
-// round rounds x to bf16 in memory of the device, and returns where its rows are and how many bytes apart.
-func (d *Device) round(x unsafe.Pointer, rows, row, cols int) (unsafe.Pointer, int) {
+// round has a prelude round x to bf16 in memory of the device, and returns where its rows are and how many bytes apart.
+func (d *Device) round(p *prelude, x unsafe.Pointer, rows, row, cols int) (unsafe.Pointer, int) {
 	stride := spreadStride(ceilDiv(cols, 2))
 	if len(d.rounded) < rows*stride {
 		d.rounded = aligned(rows * stride)
 	}
 	d.rounding = rounding{x: x, to: unsafe.Pointer(&d.rounded[0]), row: row, toRow: 4 * stride, cols: cols}
-	d.share(rows, max(1, roundedAtOnce/cols), &d.rounding)
-	d.rounding = rounding{}
+	p.begin(&d.rounding, rows, roundedTogether(cols))
 	return unsafe.Pointer(&d.rounded[0]), 4 * stride
 }

@@ -168,6 +168,35 @@ func (s *spans) work(worker int) {
 	}
 }
 
+// A prelude is a spanTask that all who work on a task do first, together: nobody goes on before all of it is done.
+type prelude struct {
+	of         spanTask
+	n, grain   int
+	next, done atomic.Int64
+}
+
+func (p *prelude) begin(of spanTask, n, grain int) {
+	p.of, p.n, p.grain = of, n, grain
+	p.next.Store(0)
+	p.done.Store(0)
+}
+
+func (p *prelude) work(worker int) {
+	pieces := int64(ceilDiv(p.n, p.grain))
+	for p.next.Load() < pieces {
+		i := int(p.next.Add(1) - 1)
+		if lo := i * p.grain; lo < p.n {
+			p.of.span(lo, min(lo+p.grain, p.n), worker)
+			p.done.Add(1)
+		}
+	}
+	for looks := 1; p.done.Load() < pieces; looks++ {
+		if pause(); looks%spinBurst == 0 {
+			runtime.Gosched()
+		}
+	}
+}
+
 // claims hands out 0 … n-1 to workers: to each neighbours of its own, the same in every call of one n, and
 // when those are gone what others have left. So what a worker comes to lies behind what it had before, and its
 // caches hold what they held when it last did the same.

@@ -78,13 +78,22 @@ func (d *Device) each(n, cols int, do func(t *rowTask, i, worker int)) {
 	t := &d.rows
 	if d.err == nil && n > 0 && cols > 0 {
 		t.d, t.do, t.err = d, do, nil
-		d.share(n, max(ceilDiv(pieceElements, cols), n/(8*d.team.size)), t)
+		d.share(n, d.evenGrain(n, n*cols/pieceElements), t)
 		if t.err != nil {
 			d.fail(t.err)
 		}
 	}
 	t.d, t.do, t.err = nil, nil, nil
 	t.v, t.ids, t.mask, t.temp = [6]view{}, column{}, nil, view{} // let freed memory go
+}
+
+// evenGrain cuts n into about so many pieces, at most 8 and equally many for each thread.
+func (d *Device) evenGrain(n, pieces int) int {
+	size := d.team.size
+	if pieces > 1 {
+		pieces = min(ceilDiv(pieces, size), 8) * size
+	}
+	return ceilDiv(n, max(pieces, 1))
 }
 
 func (t *rowTask) span(lo, hi, worker int) {

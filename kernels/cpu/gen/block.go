@@ -155,7 +155,7 @@ func (a *assembly) blockRow(b blocked) {
 	a.op("VMOVUPS Z10, 64(R12)")
 }
 
-// blockStore writes what puts the sums into out, with the bias if there is one.
+// blockStore writes what puts the sums into out, with what is added to them if there is something.
 func (a *assembly) blockStore() {
 	a.function("storeSums", "t", "blockTile")
 	a.op("MOVQ 16(AX), R8")
@@ -164,28 +164,32 @@ func (a *assembly) blockStore() {
 	a.op("MOVQ 56(AX), R10")
 	a.op("MOVQ 64(AX), SI")
 	a.op("MOVL 72(AX), R15")
+	a.op("MOVQ 88(AX), R11")
+	a.op("MOVQ 96(AX), R9")
 	a.op("KMOVW R15, K1")
 	a.op("SHRL $16, R15")
 	a.op("KMOVW R15, K2")
 	a.op("TESTQ SI, SI")
 	a.op("JZ   plain")
+	a.label("added")
 	a.loadLine("SI", "Z0", "Z1", 2)
-	a.label("biased")
+	a.loadLine("R8", "Z2", "Z3", 2)
 	for h := range 2 {
-		a.op("VADDPS %d(R8), Z%d, Z2", 64*h, h)
-		a.op("VMOVUPS Z2, K%d, %d(DI)", h+1, 64*h)
+		a.op("VADDPS Z%d, Z%d, Z%d", 2+h, h, h)
+		a.op("VMOVUPS Z%d, K%d, %d(DI)", h, h+1, 64*h)
 	}
-	a.nextSums("biased")
+	a.op("ADDQ R11, SI")
+	a.nextSums("added")
 	a.label("plain")
+	a.loadLine("R8", "Z0", "Z1", 2)
 	for h := range 2 {
-		a.op("VMOVUPS %d(R8), Z2", 64*h)
-		a.op("VMOVUPS Z2, K%d, %d(DI)", h+1, 64*h)
+		a.op("VMOVUPS Z%d, K%d, %d(DI)", h, h+1, 64*h)
 	}
 	a.nextSums("plain")
 }
 
 func (a *assembly) nextSums(loop string) {
-	a.op("ADDQ $128, R8")
+	a.op("ADDQ R9, R8")
 	a.op("ADDQ R10, DI")
 	a.op("DECQ CX")
 	a.op("JNZ  %s", loop)
