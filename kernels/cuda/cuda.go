@@ -1,6 +1,6 @@
 // Package cuda is the Backend of an NVIDIA GPU (sm_80 and later), or of the simulator that runs the same
 // kernels: each operation is a launch or two on one stream, shapes to grid to arguments. Compute capability 9.0
-// has its own products with a bf16 weight (ptx/linear90.cu) and its own attention for heads of up to 128 columns
+// has its own products with a bf16 weight (ptx/linear90.cu, ptx/gradient90.cu) and its own attention for heads of up to 128 columns
 // (ptx/attention90.cu); the name of another device says that it runs the kernels of sm_80.
 //
 // Tensors are f32 in memory. A product with a bf16 weight runs on the matrix units: its activations are

@@ -68,6 +68,10 @@ func (d *Device) LinearGrad(dx, dout k.Tensor, w k.Weight) {
 	for i := 0; i < dx.Rows; i += mostPacked {
 		n := min(mostPacked, dx.Rows-i)
 		dx, dout := dx.Slice(i, n), dout.Slice(i, n)
+		if d.hopper {
+			d.gradient90(dx, dout, w)
+			continue
+		}
 		packed := d.pack(opLinearGrad, dout, 1)
 		kernel, g, threads, shared := "linear_grad", plane(ceil(w.Cols, 128), ceil(n, 128)), 256, stageBytes(d.pieces)
 		if d.naive {

@@ -5,7 +5,7 @@
 // give the same. None has been timed: no GPU was at hand.
 //
 // `make ptx` compiles them, `make ptx-check` fails when one is stale or a kernel spills. The sources
-// include nothing but gpu.h, which says the rules they keep, hopper.h, dist.h, adam.h, attention.h and panels.h.
+// include nothing but gpu.h, which says the rules they keep, hopper.h, dist.h, adam.h, attention.h, panels.h and turned.h.
 package ptx
 
 import (
@@ -46,6 +46,8 @@ func Headers(module string) []string {
 	switch module {
 	case "linear90":
 		names = append(names, "ending.h")
+	case "gradient90":
+		names = append(names, "turned.h")
 	case "attention":
 		names = append(names, "attention.h")
 	case "attention90":
