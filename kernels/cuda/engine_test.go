@@ -33,6 +33,9 @@ func newStand(t *testing.T, be k.Backend, arch string, typ weights.DType) *stand
 	t.Helper()
 	const chunk, pageSize, pages = 16, 4, 100
 	src := modeltest.Tiny(arch, 5)
+	if typ.Block() > 1 {
+		src.Config.FFN = 64 // whole blocks
+	}
 	host, err := model.RandomAdapter(src.Config, weights.AdapterConfig{R: 4, Alpha: 8, Targets: weights.Targets{Names: model.Modules()}}, 9)
 	if err != nil {
 		t.Fatal(err)
@@ -161,7 +164,8 @@ func TestEngine(t *testing.T) { engineOn(t, simulated, stands...) }
 
 // The same by the kernels of capability 9.0: what the sampler draws from logits, the trainer scores without them.
 func TestEngineOnHopper(t *testing.T) {
-	engineOn(t, func(t *testing.T) *Device { return simulatedAs(t, ptxsim.Options{Capability: 90}) }, stands[0])
+	engineOn(t, func(t *testing.T) *Device { return simulatedAs(t, ptxsim.Options{Capability: 90}) }, stands[0],
+		setting{"qwen2", weights.Q8_0})
 }
 
 func TestEngineOnGPU(t *testing.T) {

@@ -24,8 +24,11 @@ func flat(ts ...*k.Tensor) (rows, cols int) {
 func (d *Device) Embed(out k.Tensor, table k.Weight, ids k.Tensor) {
 	need(out.Type == k.F32 && out.Cols == table.Cols && column(ids, k.I32, out.Rows), "Embed", out, ofWeight(table), ids)
 	kernel := "embed_f32"
-	if table.Type == k.BF16 {
+	switch {
+	case table.Type == k.BF16:
 		kernel = "embed_bf16"
+	case table.Type.Blocks():
+		kernel = "embed_quant"
 	}
 	d.op(opEmbed, kernel).out(out).weight(table).ints(table.Rows).in(ids).ints(out.Rows, out.Cols).
 		run(rowsAndColumns(out.Rows, out.Cols), 256)

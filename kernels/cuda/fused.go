@@ -16,7 +16,7 @@ const (
 	fewTokens   = 64 // of a tile whose ending adds what adapters do
 )
 
-// Fused is for bf16 weights on compute capability 9.0.
+// Fused is for bf16 weights and those in blocks on compute capability 9.0.
 func (d *Device) Fused(out, x k.Tensor, w k.Weight, bias k.Tensor, e k.Ending) bool {
 	cols := w.Rows
 	if e.Gated {
@@ -28,9 +28,12 @@ func (d *Device) Fused(out, x k.Tensor, w k.Weight, bias k.Tensor, e k.Ending) b
 		need(like(a.Low) && like(a.B) && a.Low.Cols == a.B.Cols && a.Row >= 0 && a.Row+a.Low.Rows <= x.Rows &&
 			a.Col >= 0 && a.Col+a.B.Rows <= w.Rows, "Fused", out, a.Low, a.B)
 	}
-	if !d.hopper || d.naive || w.Type != k.BF16 || x.Cols == 0 || x.Rows > mostPacked || len(e.Expands) > mostExpands ||
+	if !d.hopper || d.naive || w.Type != k.BF16 && !w.Type.Blocks() || x.Cols == 0 || x.Rows > mostPacked || len(e.Expands) > mostExpands ||
 		e.Gated && w.Rows%(2*tileRows) != 0 {
 		return false
+	}
+	if w.Type.Blocks() {
+		return d.quantFused(out, x, w, bias, e)
 	}
 	tokens := tokens90[:]
 	if len(e.Expands) > 0 {

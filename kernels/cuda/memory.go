@@ -103,14 +103,18 @@ func (d *Device) Unload(w k.Weight) {
 	}
 }
 
-// Load keeps f32 row by row, bf16 in tiles (see linear.cu), and f16 as f32, which it is a part of.
+// Load keeps f32 row by row, bf16 in tiles (see linear.cu), blocks of eight bits in others (quant.h), and f16 as f32, which it is a
+// part of.
 func (d *Device) Load(f k.Format, rows, cols int, src ...[]byte) k.Weight {
 	t := f.Type
 	if !d.Holds(f) {
-		d.fail(fmt.Errorf("cuda: there are no weights of %v yet: only f32, bf16 and f16, and products that round nothing", f))
+		d.fail(fmt.Errorf("cuda: there are no weights of %v yet: only f32, bf16, f16 and q8_0, and products that round nothing", f))
 		return k.Weight{Buf: &memory{}, Rows: rows, Cols: cols, Format: f}
 	}
-	size, total := cols*t.Size(), 0
+	if t.Blocks() && cols%k.BlockLen != 0 {
+		panic(fmt.Sprintf("cuda: Load: %d columns are not whole blocks of %v", cols, t))
+	}
+	size, total := t.Bytes(cols), 0
 	for _, part := range src {
 		if size > 0 && len(part)%size != 0 {
 			panic(fmt.Sprintf("cuda: Load: a part of %d bytes is not whole rows of %d %v", len(part), cols, t))
@@ -121,8 +125,11 @@ func (d *Device) Load(f k.Format, rows, cols int, src ...[]byte) k.Weight {
 		panic(fmt.Sprintf("cuda: Load: the parts hold %d bytes, not the %d of %d rows of %d", total, rows*size, rows, cols))
 	}
 	bytes := 4 * rows * cols
-	if t == k.BF16 {
+	switch t {
+	case k.BF16:
 		bytes = ceil(rows, 32) * 4 * ceil(cols, tileCols) * tileBytes
+	case k.Q8_0:
+		bytes = quantSize(rows, cols)
 	}
 	w := k.Weight{Buf: d.allocate(fmt.Sprintf("a weight of %d x %d %v", rows, cols, t), bytes), Rows: rows, Cols: cols, Format: f}
 	at := 0
@@ -138,7 +145,7 @@ func (d *Device) Load(f k.Format, rows, cols int, src ...[]byte) k.Weight {
 
 // Holds reports whether Load takes weights of f.
 func (d *Device) Holds(f k.Format) bool {
-	return (f.Type == k.F32 || f.Type == k.BF16 || f.Type == k.F16) && f.Acts == k.F32
+	return (f.Type == k.F32 || f.Type == k.BF16 || f.Type == k.F16 || f.Type == k.Q8_0) && f.Acts == k.F32
 }
 
 // loadPiece is the most bytes of a weight that are brought to the device at a time.
@@ -156,6 +163,11 @@ func (d *Device) loadRows(w k.Weight, first, n int, src []byte) {
 		d.upload("Load", raw, src)
 		d.op(opLoad, "pack_weight").address(m.at).address(raw).ints(first, n, w.Cols).
 			run(plane(ceil(w.Cols, 256), min(n, mostBlocks)), 256)
+		return
+	case k.Q8_0:
+		raw, wide := d.space(len(src)), w.Cols/tileCols
+		d.upload("Load", raw, src)
+		d.op(opLoad, "pack_quant").address(m.at).address(raw).ints(first, n, wide).run(plane(ceil(wide, 128), min(n, mostBlocks)), 128)
 		return
 	case k.F16:
 		wide := make([]byte, 0, 2*len(src))

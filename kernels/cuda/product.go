@@ -17,17 +17,20 @@ func stageBytes(pieces int) int { return manyStages * 16 * (1 + pieces) * tileBy
 func (d *Device) Linear(out, x k.Tensor, w k.Weight, bias k.Tensor) {
 	need(out.Type == k.F32 && x.Type == k.F32 && out.Rows == x.Rows && out.Cols == w.Rows && x.Cols == w.Cols &&
 		rowOrNone(bias, w.Rows), "Linear", out, x, ofWeight(w), bias)
-	if w.Type != k.BF16 {
+	if w.Type != k.BF16 && !w.Type.Blocks() {
 		d.product(opLinear, out, x, d.rowsOf(w), k.Gemm{TransB: true, Alpha: 1, Bias: bias})
 		return
 	}
 	for i := 0; i < x.Rows; i += mostPacked {
 		n := min(mostPacked, x.Rows-i)
-		if d.hopper {
+		switch {
+		case w.Type.Blocks():
+			d.quantProduct(out.Slice(i, n), x.Slice(i, n), w, bias)
+		case d.hopper:
 			d.linear90(out.Slice(i, n), x.Slice(i, n), w, bias)
-			continue
+		default:
+			d.linear(out.Slice(i, n), x.Slice(i, n), w, bias)
 		}
-		d.linear(out.Slice(i, n), x.Slice(i, n), w, bias)
 	}
 }
 
@@ -61,6 +64,10 @@ func (d *Device) pack(op opcode, x k.Tensor, order int) uint64 {
 func (d *Device) LinearGrad(dx, dout k.Tensor, w k.Weight) {
 	need(like(dx) && like(dout) && dx.Rows == dout.Rows && dout.Cols == w.Rows && dx.Cols == w.Cols,
 		"LinearGrad", dx, dout, ofWeight(w))
+	if w.Type.Blocks() {
+		d.quantGrad(dx, dout, w)
+		return
+	}
 	if w.Type != k.BF16 {
 		d.product(opLinearGrad, dx, dout, d.rowsOf(w), k.Gemm{Accumulate: true, Alpha: 1})
 		return

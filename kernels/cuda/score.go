@@ -75,8 +75,11 @@ func (d *Device) logits(x k.Tensor, w k.Weight, first, at int) k.Tensor {
 // rowsFrom is n rows of a weight from first on, a multiple of 32. It holds until the next call.
 func (d *Device) rowsFrom(w k.Weight, first, n int) k.Weight {
 	before := 4 * first * w.Cols
-	if w.Type == k.BF16 {
+	switch {
+	case w.Type == k.BF16:
 		before = first / tileRows * ceil(w.Cols, tileCols) * tileBytes
+	case w.Type.Blocks():
+		before = first / tileRows * ceil(w.Cols, tileCols) * quantBytes
 	}
 	if d.err == nil {
 		m := d.memoryOf("Score", ofWeight(w))

@@ -53,7 +53,7 @@ type expansion struct{ row, col, low, b int }
 
 // ending makes a product of so many rows with an ending. What adapters add may overlap.
 func ending(g source, rows int) (*problem, end) {
-	n, in := 16*(1+g.IntN(12)), g.size(1, 600)
+	n, in := 16*(1+g.IntN(12)), g.inputs(1, 600)
 	e := end{gated: g.IntN(2) == 0, bias: -1, plus: -1}
 	cols := n
 	if e.gated {
@@ -62,7 +62,7 @@ func ending(g source, rows int) (*problem, end) {
 		n = g.size(1, 200)
 		cols = n
 	}
-	p := &problem{rows: rows, weights: []weight{bf16(g, n, in)}}
+	p := &problem{rows: rows, weights: []weight{g.fusedWeight(n, in)}}
 	e.out, e.product, e.x = p.out(byRow, rows, cols, 0), p.out(byRow, rows, n, 0), p.in(byRow, g.floats(rows, in, 1))
 	if g.IntN(2) == 0 {
 		e.bias = p.in(shared, g.floats(1, n, 3))
@@ -78,9 +78,11 @@ func ending(g source, rows int) (*problem, end) {
 	return p, e
 }
 
-// bf16 is a weight of that type.
-func bf16(g source, n, in int) weight {
-	g.formats = []k.Format{{Type: k.BF16}}
+// fusedWeight is one of the format that is asked for, bf16 where several are.
+func (g source) fusedWeight(n, in int) weight {
+	if len(g.formats) > 1 {
+		g.formats = []k.Format{{Type: k.BF16}}
+	}
 	return g.weight(n, in)
 }
 

@@ -60,7 +60,7 @@ func RunFormat(t *testing.T, open func(t *testing.T) kernels.Backend, f kernels.
 			laws(t, be, g, func(rows int) *problem { return op.make(g, rows) })
 		})
 	}
-	for _, c := range formatChecks {
+	for _, c := range slicesOf(formatChecks, formatHeadChecks, fusedChecks) {
 		test(c.name, c.check)
 	}
 }

@@ -17,6 +17,13 @@ var scoreChecks = []check{
 	{"ScoreGrad/laws", scoreGradLaws},
 }
 
+// formatHeadChecks are those of a head in every format.
+var formatHeadChecks = []check{
+	{"Score/values", scoreValues},
+	{"Score/as LogProb", scoreAsLogProb},
+	{"ScoreGrad/values", scoreGradValues},
+}
+
 // RunScore checks a kernels.Scorer's scoring alone: of a device that has other kernels for it than those Run has checked.
 func RunScore(t *testing.T, open func(t *testing.T) k.Backend) {
 	for _, c := range scoreChecks {

@@ -5,7 +5,7 @@
 // give the same. None has been timed: no GPU was at hand.
 //
 // `make ptx` compiles them, `make ptx-check` fails when one is stale or a kernel spills. The sources
-// include nothing but gpu.h, which says the rules they keep, hopper.h, dist.h, adam.h, attention.h, panels.h and turned.h.
+// include nothing but gpu.h, which says the rules they keep, and the other headers beside it (see Headers).
 package ptx
 
 import (
@@ -48,6 +48,10 @@ func Headers(module string) []string {
 		names = append(names, "ending.h")
 	case "gradient90":
 		names = append(names, "turned.h")
+	case "quant":
+		names = append(names, "quant.h")
+	case "quant90":
+		names = append(names, "ending.h", "parts.h", "lanes.h", "quant.h")
 	case "attention":
 		names = append(names, "attention.h")
 	case "attention90":

@@ -1,0 +1,80 @@
+package cuda
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/x448/float16"
+
+	k "github.com/r2-reasoner/r2/kernels"
+	"github.com/r2-reasoner/r2/kernels/cuda/ptxsim"
+	"github.com/r2-reasoner/r2/kernels/kerneltest"
+)
+
+var q8 = k.Format{Type: k.Q8_0}
+
+// Weights in blocks, as the suite of all devices has them. (sm_80 has the same bits: TestQuantVersions.)
+func TestQuant(t *testing.T) {
+	kerneltest.RunFormat(t, func(t *testing.T) k.Backend { return simulated(t) }, q8)
+}
+
+// blocks is a random weight in blocks, as Load takes it.
+func blocks(g *rand.Rand, rows, cols int) (raw []byte) {
+	for range rows * cols / k.BlockLen {
+		raw = binary.LittleEndian.AppendUint16(raw, float16.Fromfloat32(float32(g.NormFloat64())/64).Bits())
+		for range k.BlockLen {
+			raw = append(raw, byte(g.Uint32()))
+		}
+	}
+	return raw
+}
+
+// quantized plays a product with a weight in blocks.
+func quantized(d *Device, rows, n, in int) ([]byte, error) {
+	g := source()
+	w, x, out := d.Load(q8, n, in, blocks(g, n, in)), random(d, g, rows, in), d.New(k.F32, rows, n)
+	d.Linear(out, x, w, random(d, g, 1, n))
+	return answer(d, out)
+}
+
+// A product with a weight in blocks has, for every number of tokens, one bf16 number or three an activation, K of several segments
+// and every order of warps, the bits of the first version; and as the simulator adds by mma.sync and by wgmma alike, those of both
+// capabilities are the same.
+func TestQuantVersions(t *testing.T) {
+	for i, c := range []struct{ pieces, rows, n, in int }{
+		{3, 1, 150, 1120}, {1, 7, 70, 1120}, {3, 9, 150, 544}, {1, 12, 20, 544}, {3, 17, 70, 544}, {1, 33, 130, 96}, {3, 70, 130, 96}, {1, 100, 20, 576},
+	} {
+		var want []byte
+		for _, version := range []struct {
+			capability int
+			first      bool
+		}{{90, true}, {90, false}, {80, false}} {
+			d := simulatedAs(t, ptxsim.Options{Capability: version.capability, Order: ptxsim.Orders[i%len(ptxsim.Orders)]})
+			d.naive, d.pieces = version.first, c.pieces
+			got, err := quantized(d, c.rows, c.n, c.in)
+			if err != nil {
+				t.Fatalf("%+v of %+v: %v", version, c, err)
+			}
+			if want == nil {
+				want = got
+			} else if !slices.Equal(got, want) {
+				t.Errorf("%+v of %+v: other bits than the first", version, c)
+			}
+		}
+	}
+}
+
+// The first version of sm_80 too.
+func TestQuantFirst(t *testing.T) {
+	first, shipped := simulatedAs(t, ptxsim.Options{Capability: 80}), simulatedAs(t, ptxsim.Options{Capability: 80})
+	first.naive = true
+	want, err := quantized(first, 3, 40, 1120)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := quantized(shipped, 3, 40, 1120); err != nil || !slices.Equal(got, want) {
+		t.Errorf("the shipped version and the first differ (%v)", err)
+	}
+}
