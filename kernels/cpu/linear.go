@@ -15,21 +15,22 @@ const (
 	prefetchFar  = 4096      // bytes ahead of a stream of panels
 	prefetchers  = 4         // tiles that share the prefetch of the next panel
 	longestRun   = 16        // panels of a piece of work
+	lowestBlock  = 56        // rows of a block that is cut lower so that every worker has as many
 	worthSharing = 1 << 20   // below, by cost, the caller works alone
 )
 
 // linearTask is out = x·wᵀ with an ending.
 type linearTask struct {
-	w                   *weight
-	x, out              unsafe.Pointer
-	end                 ending
-	panels              int // that make columns of out
-	rows                int
-	terms, line         int // four bytes of x each, and bytes of a panel each
-	xRow, outRow        int // bytes
-	cutRows, cutK       int // a block of x
-	splits, runs, chunk int // the pieces: splits of the rows × runs of chunk panels
-	before              prelude
+	w             *weight
+	x, out        unsafe.Pointer
+	end           ending
+	panels        int // that make columns of out
+	rows          int
+	terms, line   int // four bytes of x each, and bytes of a panel each
+	xRow, outRow  int // bytes
+	cutRows, cutK int // a block of x
+	splits, runs  int // the pieces: splits of the rows × runs of panels
+	before        prelude
 	claims
 	d *Device
 }
@@ -109,13 +110,34 @@ func (t *linearTask) plan(threads int) {
 	if panels < 2*threads { // too few panels for everyone: cut the rows too
 		t.splits = max(1, min(ceilDiv(2*threads, panels), t.rows/(2*tileRows)))
 	}
-	share := ceilDiv(t.rows, t.splits)
-	t.cutRows = evenly(share, cacheRows/(4*t.cutK))
-	t.chunk = max(1, panels/(8*threads))
-	if t.cutK < k || t.cutRows < share {
-		t.chunk = max(1, min(longestRun, ceilDiv(panels, 2*threads)))
+	most := cacheRows / (4 * t.cutK)
+	blocks := cutEvenly(t.rows, most, threads)
+	t.splits = max(t.splits, blocks)
+	t.cutRows = evenly(ceilDiv(t.rows, t.splits), most)
+	t.runs = ceilDiv(panels, max(1, panels/(8*threads)))
+	if t.cutK < k || blocks > 1 {
+		t.runs = runsOf(panels, t.splits, threads)
 	}
-	t.runs = ceilDiv(panels, t.chunk)
+}
+
+// cutEvenly is how many blocks of at most so many rows a number of rows is cut into: as many for every worker,
+// if that does not make them too low.
+func cutEvenly(rows, most, threads int) int {
+	n := ceilDiv(rows, evenly(rows, most))
+	if even := ceilDiv(n, threads) * threads; n > 1 && rows/even >= lowestBlock {
+		return even
+	}
+	return n
+}
+
+// runsOf is how many runs panels are cut into, beside so many blocks: as long as can be, with as many pieces for every
+// worker where there are enough panels.
+func runsOf(panels, blocks, threads int) int {
+	n := max(ceilDiv(panels, longestRun), ceilDiv(2*threads, blocks))
+	if blocks%threads > 0 {
+		n = ceilDiv(n, threads) * threads
+	}
+	return min(n, panels)
 }
 
 // work takes pieces until none is left. The next piece is claimed before this one is worked on, so that
@@ -127,18 +149,20 @@ func (t *linearTask) work(worker int) {
 		j, more := t.claim(worker)
 		following := unsafe.Pointer(nil)
 		if more {
-			following = t.w.at(j%t.runs*t.chunk, 0)
+			following = t.w.at(t.first(j), 0)
 		}
-		s := i / t.runs
-		t.piece(t.rows*s/t.splits, t.rows*(s+1)/t.splits, i%t.runs*t.chunk, following, worker)
+		s, first := i%t.splits, t.first(i)
+		t.piece(t.rows*s/t.splits, t.rows*(s+1)/t.splits, first, t.first(i+t.splits), following, worker)
 		i, ok = j, more
 	}
 }
 
-// piece computes rows lo … hi-1 of a run of panels from first on: block by block, every panel of the
+// first is the first panel of piece i.
+func (t *linearTask) first(i int) int { return t.panels * (i / t.splits) / t.runs }
+
+// piece computes rows lo … hi-1 of panels first … last-1: block by block, every panel of the
 // run over each block. following is the panel that comes after the run, if one does.
-func (t *linearTask) piece(lo, hi, first int, following unsafe.Pointer, worker int) {
-	last := min(first+t.chunk, t.panels)
+func (t *linearTask) piece(lo, hi, first, last int, following unsafe.Pointer, worker int) {
 	for r := lo; r < hi; r += t.cutRows {
 		rows := min(t.cutRows, hi-r)
 		for k := 0; k < t.terms; k += t.cutK {

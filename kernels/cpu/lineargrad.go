@@ -2,7 +2,6 @@ package cpu
 
 import (
 	"fmt"
-	"sync/atomic"
 	"unsafe"
 
 	"github.com/r2-reasoner/r2/kernels"
@@ -12,15 +11,14 @@ import (
 // the 32 x 32 blocks of a few inputs are transposed, and widened, into a panel whose lanes are inputs
 // and whose lines are outputs, and the tiles of the forward product run over that.
 type linearGradTask struct {
-	w             *weight
-	dout, dx      unsafe.Pointer
-	rows          int
-	doutRow, row  int // bytes, of dout and dx
-	cutRows, cutN int // a block of dout; cutN, a multiple of 32, is also a transposed panel's lines
-	blocks        int // of cutRows rows
-	runs, chunk   int // runs of chunk panels of 32 inputs
-	next          atomic.Int64
-	d             *Device
+	w            *weight
+	dout, dx     unsafe.Pointer
+	rows         int
+	doutRow, row int // bytes, of dout and dx
+	cutN         int // of a block of dout; a multiple of 32, and also a transposed panel's lines
+	blocks, runs int // the pieces: blocks of the rows × runs of panels of 32 inputs
+	claims
+	d *Device
 }
 
 const (
@@ -43,7 +41,7 @@ func (d *Device) LinearGrad(dx, dout kernels.Tensor, w kernels.Weight) {
 	t.dout, t.doutRow = unsafe.Pointer(&from[0]), 4*dout.Stride
 	t.dx, t.row = unsafe.Pointer(&to[0]), 4*dx.Stride
 	t.plan(d.team.size)
-	t.next.Store(0)
+	t.begin(t.blocks*t.runs, d.team.size)
 	if cost(t.rows, w.Rows*w.Cols) < worthSharing {
 		t.work(0)
 	} else {
@@ -56,26 +54,21 @@ func (d *Device) LinearGrad(dx, dout kernels.Tensor, w kernels.Weight) {
 // are transposed and go over it. A piece is a block of rows and a run.
 func (t *linearGradTask) plan(threads int) {
 	panels := ceilDiv(t.w.cols, lanes)
-	t.cutRows = evenly(t.rows, cacheRows/(4*leastLines))
-	if pieces := ceilDiv(t.rows, t.cutRows) * panels; pieces < 2*threads { // too few for everyone
-		t.cutRows = min(t.cutRows, max(4*tileRows, ceilDiv(t.rows, ceilDiv(2*threads, panels))))
+	t.blocks = cutEvenly(t.rows, cacheRows/(4*leastLines), threads)
+	if t.blocks*panels < 2*threads { // too few for everyone
+		t.blocks = max(t.blocks, min(ceilDiv(2*threads, panels), t.rows/(4*tileRows)))
 	}
-	t.blocks = ceilDiv(t.rows, t.cutRows)
-	lines := cacheRows / (4 * t.cutRows) / lanes * lanes
+	lines := cacheRows / (4 * ceilDiv(t.rows, t.blocks)) / lanes * lanes
 	t.cutN = min(max(lines, leastLines), mostLines, ceilDiv(t.w.rows, lanes)*lanes)
-	t.chunk = max(1, min(longestRun, t.blocks*panels/(4*threads)))
-	t.runs = ceilDiv(panels, t.chunk)
+	t.runs = runsOf(panels, t.blocks, threads)
 }
 
 // work takes pieces until none is left.
 func (t *linearGradTask) work(worker int) {
-	for {
-		i := int(t.next.Add(1)) - 1
-		if i >= t.blocks*t.runs {
-			return
-		}
-		lo, first := i/t.runs*t.cutRows, i%t.runs*t.chunk
-		t.piece(lo, min(lo+t.cutRows, t.rows), first, min(first+t.chunk, ceilDiv(t.w.cols, lanes)), worker)
+	panels := ceilDiv(t.w.cols, lanes)
+	for i, ok := t.claim(worker); ok; i, ok = t.claim(worker) {
+		b, run := i/t.runs, i%t.runs
+		t.piece(t.rows*b/t.blocks, t.rows*(b+1)/t.blocks, panels*run/t.runs, panels*(run+1)/t.runs, worker)
 	}
 }
 
