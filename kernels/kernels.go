@@ -299,8 +299,9 @@ type Grouper interface {
 }
 
 // Gemm says how MatMul multiplies: op(a) is a or, with TransA, aᵀ. Each element is one sum over the
-// common length in ascending order. Without Accumulate it starts from 0, is multiplied by Alpha, and
-// Bias, one row, is added. With Accumulate it starts from what c holds; Alpha must be 1 and Bias zero.
+// common length, in an order fixed by that length. Without Accumulate it starts from 0, is multiplied by
+// Alpha, and Bias, one row, is added. With Accumulate it starts from what c holds; Alpha must be 1 and Bias
+// zero. With TransA, where the sum goes over rows, the order is the rows', so that it may be cut and continued.
 type Gemm struct {
 	TransA, TransB bool
 	Alpha          float32

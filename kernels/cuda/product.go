@@ -103,6 +103,10 @@ func (d *Device) MatMul(c, a, b k.Tensor, g k.Gemm) {
 	if g.Accumulate && (g.Alpha != 1 || !g.Bias.Zero()) {
 		panic("cuda: MatMul: Accumulate needs an Alpha of 1 and no Bias")
 	}
+	if !g.TransA && !g.Accumulate {
+		d.lower(c, a, b, g)
+		return
+	}
 	d.product(opMatMul, c, a, b, g)
 }
 

@@ -46,6 +46,8 @@ func Headers(module string) []string {
 	switch module {
 	case "linear90":
 		names = append(names, "ending.h")
+	case "lower":
+		names = append(names, "split.h")
 	case "gradient90":
 		names = append(names, "turned.h")
 	case "quant":
