@@ -53,9 +53,9 @@ var mutations = []mutation{
 	{"one column too many", "add", `setp\.ge\.s32`, 0, "setp.gt.s32", playRows, race},
 	{"one row too many", "add", `setp\.lt\.s32`, 0, "setp.le.s32", playRows, bounds},
 	{"an index at the table's end is taken", "gather", `setp\.lt\.s32(\s+%p8)`, 0, "setp.le.s32${1}", playRows, otherAnswer},
-	{"no barrier before a stage is filled again", "matmul", barrier, 0, "", playMatMul, unwritten},
+	{"no barrier before a stage is filled again", "matmul", barrier, 0, "", playMatMul, race},
 	{"a stage is read before it is there", "matmul", waitOne, 0, late, playMatMul, unfinished},
-	{"no barrier before a thin stage is filled again", "matmul_thin", barrier, 0, "", playThin, unwritten},
+	{"no barrier before a thin stage is filled again", "matmul_thin", barrier, 0, "", playThin, race},
 	{"a thin stage is read before it is there", "matmul_thin", waitOne, 0, late, playThin, unfinished},
 	{"no barrier before segments are added", "linear_few8", barrier, 0, "", playFew, race},
 	{"no barrier before the next segments", "linear_few8", barrier, 1, "", playFew, race},
@@ -245,7 +245,7 @@ func playThin(t *testing.T, d *Device) ([]byte, error)   { return multiply(d, 20
 
 func multiply(d *Device, m, n int) ([]byte, error) {
 	g, c := source(), d.New(k.F32, m, n)
-	d.MatMul(c, random(d, g, m, 300), random(d, g, n, 300), k.Gemm{TransB: true, Alpha: 1})
+	d.MatMul(c, random(d, g, 300, m), random(d, g, 300, n), k.Gemm{TransA: true, Alpha: 1})
 	return answer(d, c)
 }
 
