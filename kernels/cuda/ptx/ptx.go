@@ -57,7 +57,7 @@ func Headers(module string) []string {
 	case "attention":
 		names = append(names, "attention.h")
 	case "attention90":
-		names = append(names, "attention.h", "panels.h")
+		names = append(names, "attention.h", "panels.h", "together.h")
 	case "logits", "score", "head90":
 		names = append(names, "dist.h")
 	case "elementwise", "many":
