@@ -87,9 +87,18 @@ func (d *Device) AttentionGrad(dq, dk, dv, dout, out, lse, q, key, v k.Tensor, a
 		like(lse) && lse.Rows == q.Rows && lse.Cols == a.Heads,
 		"AttentionGrad", dq, dk, dv, dout, out, lse, q, key, v, a.Starts, a.Lengths, a.Pages)
 	sequences := a.Lengths.Rows
-	delta := d.space(4 * q.Rows * a.Heads)
+	hopper, deltas := d.hopper && a.HeadDim <= mostHeadDim90, 4*q.Rows*a.Heads
+	bytes := deltas
+	if hopper {
+		bytes = ceil(deltas, 16)*16 + partBytes90(q.Rows, a)
+	}
+	delta := d.space(bytes)
 	d.op(opAttentionGrad, "attention_delta").address(delta).in(dout).in(out).ints(a.Heads, a.HeadDim).
 		run(line(q.Rows*a.Heads), 32)
+	if hopper {
+		d.attentionGrad90(dq, dk, dv, dout, lse, q, key, v, a, delta, delta+uint64(ceil(deltas, 16)*16))
+		return
+	}
 	kernel, group := headKernelOf(a.HeadDim), a.Heads/a.KVHeads
 	byQ, byKV := kernel.gradQ, kernel.gradKV
 	spaceQ, spaceKV := attentionSpace(2*byQ.height, a.HeadDim), attentionSpace(2*byKV.height, a.HeadDim)

@@ -32,33 +32,6 @@
 #include "panels.h"
 #include "together.h"
 
-// ---- a warpgroup's 64 rows. A thread has rows g = 16 (warp) + lane/4 and g + 8; of a product's columns 8i + 2c and
-// the next, c = lane%4.
-
-GPU int row_of(int half) { return warp_id() % 4 * 16 + lane_id() / 4 + 8 * half; }
-
-// s = q·kᵀ: 64 rows of a tile of R, and a block of keys.
-template <int D, int P, int R> GPU void scores(float (&s)[KEYS / 2], const u8* q, const u8* k) {
-#pragma unroll
-  for (int i = 0; i < KEYS / 2; i++) s[i] = 0;
-  begin_products(s);
-  u64 rows = operand128(q), columns = operand128(k);
-#pragma unroll 1  // descriptors of all pieces are more than there are uniform registers
-  for (int small = P - 1; small >= 0; small--)
-#pragma unroll 1
-    for (int p = 0; p <= small; p++)
-#pragma unroll
-      for (int c = 0; c < D; c += 16)
-        product(s, rows + at<D, R>(p, c) / 16, columns + at<D, KEYS>(small - p, c) / 16);
-  end_products();
-}
-
-// The rows of a block's values that are not finite, a bit each.
-GPU u32 bad_rows(const u64* bad) {
-  uint4 a = ((const uint4*)bad)[0], b = ((const uint4*)bad)[1];
-  return a.x | a.z | b.x | b.z;
-}
-
 // Two rows of one head after some keys.
 template <int D> struct State {
   float m[2], l[2], o[D / 2];
@@ -108,21 +81,9 @@ template <int D> struct State {
         if (n[half] > 0 && rows << max(0, KEYS - n[half]))
 #pragma unroll
           for (int i = 0; i < D / 4; i++) o[i / 2 * 4 + 2 * half + i % 2] = __int_as_float(0x7fffffff);
-    u32 a[P][KEYS / 16][4];
-#pragma unroll
-    for (int p = 0; p < P; p++)
-#pragma unroll
-      for (int i = 0; i < KEYS / 4; i++) a[p][i / 4][i % 4] = take_bf16(s[2 * i], s[2 * i + 1]);
-    u64 values = operand128_across(v, Panels<D, KEYS>::PANEL);
-    begin_products(o);
-#pragma unroll
-    for (int small = P - 1; small >= 0; small--)
-#pragma unroll
-      for (int p = 0; p <= small; p++)
-#pragma unroll
-        for (int t = 0; t < KEYS / 16; t++)
-          product_across(o, a[p][t], values + (at<D, KEYS>(small - p, 0) + t * 16 * LINE) / 16);
-    end_products();
+    Weights<P> w;
+    w.take(s);
+    w.template blend<D>(o, v);
   }
   // Joins the segment that comes next, of `keys` keys up to where the rows see n more, unless they see none of it.
   GPU void join(const State& next, const int (&n)[2], int keys) {
@@ -236,12 +197,6 @@ template <int D, int P> struct Ring {
     if (++stage == STAGES) stage = 0, parity ^= 1;
   }
 };
-
-// One lane of each warp arrives, for what all of them have done.
-GPU void warp_arrives(u64* b) {
-  __syncwarp();
-  if (lane_id() == 0) barrier_arrive(b);
-}
 
 template <int D, int P> GPU void produce(Ring<D, P> r, const Tile& w, const float* k, int ks, const float* v, int vs, int first, int last, u64* fault, u32 tag) {
   int dim = w.a.dim, rows = find(w, first, last, fault, tag);

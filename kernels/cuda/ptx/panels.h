@@ -19,6 +19,77 @@ template <int D, int R> GPU constexpr int at(int piece, int c) {
   return piece * Panels<D, R>::PIECE + c / 64 * Panels<D, R>::PANEL + c % 64 * 2;
 }
 
+// One lane of each warp arrives, for what all of them have done.
+GPU void warp_arrives(u64* b) {
+  __syncwarp();
+  if (lane_id() == 0) barrier_arrive(b);
+}
+
+// Waits until at most N groups of products are under way, d's not among them, and gives d back to the threads.
+template <int N, int R> GPU void wait_older(float (&d)[R]) {
+  wait_products<N>();
+#pragma unroll
+  for (int i = 0; i < R; i++) asm volatile("" : "+f"(d[i])::"memory");
+}
+
+// ---- a warpgroup's 64 rows. A thread has rows g = 16 (warp) + lane/4 and g + 8; of a product's columns 8i + 2c and
+// the next, c = lane%4.
+
+GPU int row_of(int half) { return warp_id() % 4 * 16 + lane_id() / 4 + 8 * half; }
+
+// s = q·kᵀ: 64 rows of a tile of R, and a block of keys.
+GPU void begin_scores(float (&s)[KEYS / 2]) {
+#pragma unroll
+  for (int i = 0; i < KEYS / 2; i++) s[i] = 0;
+  begin_products(s);
+}
+template <int D, int P, int R> GPU void add_scores(float (&s)[KEYS / 2], const u8* q, const u8* k) {
+  u64 rows = operand128(q), columns = operand128(k);
+#pragma unroll 1  // descriptors of all pieces are more than there are uniform registers
+  for (int small = P - 1; small >= 0; small--)
+#pragma unroll 1
+    for (int p = 0; p <= small; p++)
+#pragma unroll
+      for (int c = 0; c < D; c += 16)
+        product(s, rows + at<D, R>(p, c) / 16, columns + at<D, KEYS>(small - p, c) / 16);
+  end_products();
+}
+template <int D, int P, int R> GPU void scores(float (&s)[KEYS / 2], const u8* q, const u8* k) {
+  begin_scores(s);
+  add_scores<D, P, R>(s, q, k);
+}
+
+// What 64 rows have of a block's keys as P pieces, as a product takes them from registers. It takes s's numbers away.
+template <int P> struct Weights {
+  u32 a[P][KEYS / 16][4];
+
+  GPU void take(float (&s)[KEYS / 2]) {
+#pragma unroll
+    for (int p = 0; p < P; p++)
+#pragma unroll
+      for (int i = 0; i < KEYS / 4; i++) a[p][i / 4][i % 4] = take_bf16(s[2 * i], s[2 * i + 1]);
+  }
+  // o += weights·v, of a block of values. Nobody changes the weights until it has been waited for.
+  template <int D> GPU void blend(float (&o)[D / 2], const u8* v) {
+    u64 values = operand128_across(v, Panels<D, KEYS>::PANEL);
+    begin_products(o);
+#pragma unroll
+    for (int small = P - 1; small >= 0; small--)
+#pragma unroll
+      for (int p = 0; p <= small; p++)
+#pragma unroll
+        for (int t = 0; t < KEYS / 16; t++)
+          product_across(o, a[p][t], values + (at<D, KEYS>(small - p, 0) + t * 16 * LINE) / 16);
+    end_products();
+  }
+};
+
+// The rows of a block's values that are not finite, a bit each.
+GPU u32 bad_rows(const u64* bad) {
+  uint4 a = ((const uint4*)bad)[0], b = ((const uint4*)bad)[1];
+  return a.x | a.z | b.x | b.z;
+}
+
 // ---- threads bring rows: lane i of 16 has columns 4i … 4i+3 of each 64
 
 GPU float4 four(const float* row, int c, int dim, bool wide) {

@@ -58,6 +58,8 @@ func Headers(module string) []string {
 		names = append(names, "attention.h")
 	case "attention90":
 		names = append(names, "attention.h", "panels.h", "together.h")
+	case "attentiongrad90":
+		names = append(names, "attention.h", "panels.h")
 	case "logits", "score", "head90":
 		names = append(names, "dist.h")
 	case "elementwise", "many":
