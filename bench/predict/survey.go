@@ -45,7 +45,7 @@ type Survey struct {
 // share takes over what another survey knows of operations that take activations as they are.
 func (s *Survey) share(other *Survey) {
 	for c, costs := range other.known {
-		if !slices.Contains([]string{"Linear", "LinearGrad", "Fused", "Score", "ScoreGrad"}, c.Op) {
+		if !slices.Contains([]string{"Linear", "LinearGrad", "Fused", "Score", "ScoreGrad", "Attention", "AttentionGrad"}, c.Op) {
 			s.known[c] = costs
 		}
 	}

@@ -239,9 +239,6 @@ func (s *Survey) all(c weights.Config, g GPU, made func(Prediction)) (all []Pred
 	m := &Model{Config: c, On: s}
 	var t Training
 	for _, w := range Works {
-		if s.acts == k.BF16 && (w.Kind == Attention || w.Kind == Gradient) {
-			continue // the same
-		}
 		if w.Kind == Forward {
 			if t, err = m.Train(PromptLen, DrawLen, Samples, Rank); err != nil {
 				return nil, err
