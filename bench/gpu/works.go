@@ -165,7 +165,7 @@ func (m *measured) step(w predict.Work) (time.Duration, error) {
 		}
 		m.run.SetAdapter(1, m.adapter)
 	}
-	b, draws := predict.Steps(w.N, w.Tokens, w.Context)
+	b, draws := predict.Steps(w.N, w.Tokens, w.Context, w.Shared)
 	if w.Rank > 0 {
 		for range w.N {
 			b.Adapters = append(b.Adapters, 1)

@@ -56,7 +56,7 @@ func passed(rec *Recorder, dec *model.Decoder) {
 // configuration says, the cache and little else.
 func TestStep(t *testing.T) {
 	m := tiny()
-	s, err := m.Step(5, 1, 100, 0)
+	s, err := m.Step(5, 1, 100, 0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,6 +83,32 @@ func TestStep(t *testing.T) {
 	least += 5 * 7 * pageSize * 3 * 2 * 2 * 16 * 4 // pages of keys and values
 	if s.Bytes < least || s.Bytes > least+200_000 {
 		t.Errorf("%d bytes, want a little over %d", s.Bytes, least)
+	}
+}
+
+// Sequences that share 40 tokens share two whole pages, of which each group of five must bring one copy.
+func TestShared(t *testing.T) {
+	s, err := tiny().Step(10, 1, 100, 40, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, shared := [7]int{10, 1, 99, 4, 2, 16, 1}, [7]int{10, 1, 99, 4, 2, 16, 3}
+	if s.Calls[Call{"Attention", shared}] != 3 || s.Calls[Call{"Attention", own}] != 0 {
+		t.Errorf("asked for are %v", s.Calls)
+	}
+	if saved, want := attended(own)-attended(shared), 8.0*2*16*2*2*16*4; saved != want { // eight sequences, pages, rows, keys and values, heads, columns
+		t.Errorf("%g bytes are saved, want %g", saved, want)
+	}
+	b, _ := Steps(10, 1, 100, 40)
+	if same := func(i, j int) (n int) {
+		for p, page := range b.Pages[i] {
+			if page == b.Pages[j][p] {
+				n++
+			}
+		}
+		return n
+	}; same(0, 4) != 2 || same(4, 5) != 0 || same(5, 6) != 2 {
+		t.Errorf("pages are %v", b.Pages)
 	}
 }
 

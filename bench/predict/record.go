@@ -16,8 +16,9 @@ type Call struct {
 	Dims [7]int
 }
 
-// A Sequence is a part of a batch: its query rows, and the keys that the last of them sees.
-type Sequence struct{ Queries, Keys int }
+// A Sequence is a part of a batch: its query rows, the keys that the last of them sees, and how many of these are in pages that
+// each Samples sequences share.
+type Sequence struct{ Queries, Keys, Shared int }
 
 // A Recorder is a backend that keeps which operations it is asked for, how often, and how many bytes of memory.
 type Recorder struct {
@@ -170,7 +171,7 @@ func (r *Recorder) AttentionGrad(_, _, _, _, _, _, _, _, _ k.Tensor, a k.Attn) {
 }
 
 // attend records a call for the sequences of each size: how many, their queries, the keys before those, heads, key heads, the
-// columns of a head, and 1 where keys are in pages.
+// columns of a head, and where keys are in pages 1 and how many pages each Samples sequences share.
 func (r *Recorder) attend(op string, a k.Attn) {
 	of := map[Sequence]int{}
 	for _, s := range r.Sequences {
@@ -181,6 +182,6 @@ func (r *Recorder) attend(op string, a k.Attn) {
 		paged = 1
 	}
 	for s, n := range of {
-		r.add(op, n, s.Queries, s.Keys-s.Queries, a.Heads, a.KVHeads, a.HeadDim, paged)
+		r.add(op, n, s.Queries, s.Keys-s.Queries, a.Heads, a.KVHeads, a.HeadDim, paged*(1+s.Shared/pageSize))
 	}
 }

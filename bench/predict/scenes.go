@@ -119,8 +119,9 @@ func adapter(dec *model.Decoder, rank int) (*model.Adapter, error) {
 	return dec.LoadAdapter(a)
 }
 
-// Step is a batch of n sequences with so many new tokens each, the last at a context of so many; a token is drawn of each.
-func (m *Model) Step(n, tokens, context, rank int) (Scene, error) {
+// Step is a batch of n sequences with so many new tokens each, the last at a context of so many, of which each Samples of them share
+// so many first tokens; a token is drawn of each.
+func (m *Model) Step(n, tokens, context, shared, rank int) (Scene, error) {
 	all, err := m.deep(func(rec *Recorder, dec *model.Decoder, mark func()) error {
 		ad, err := adapter(dec, rank)
 		if err != nil {
@@ -132,13 +133,13 @@ func (m *Model) Step(n, tokens, context, rank int) (Scene, error) {
 			return err
 		}
 		run.SetAdapter(1, ad)
-		b, draws := Steps(n, tokens, context)
+		b, draws := Steps(n, tokens, context, shared)
 		rec.Sequences = nil
 		for range n {
 			if ad != nil {
 				b.Adapters = append(b.Adapters, 1)
 			}
-			rec.Sequences = append(rec.Sequences, Sequence{tokens, context})
+			rec.Sequences = append(rec.Sequences, Sequence{tokens, context, shared})
 		}
 		clear(rec.Calls)
 		if _, err = run.Step(b, draws); err != nil {
@@ -153,14 +154,15 @@ func (m *Model) Step(n, tokens, context, rank int) (Scene, error) {
 	return all[0], nil
 }
 
-// Steps is a batch of n sequences with so many new tokens at the end of a context, each in pages of its own, and a draw of each.
-func Steps(n, tokens, context int) (*batch.Batch, []sample.Draw) {
+// Steps is a batch of n sequences with so many new tokens at the end of a context, each in pages of its own but for the tokens that
+// each Samples of them share, and a draw of each.
+func Steps(n, tokens, context, shared int) (*batch.Batch, []sample.Draw) {
 	pages := (context + pageSize - 1) / pageSize
 	b, draws := &batch.Batch{Starts: []int32{0}}, make([]sample.Draw, n)
 	for i := range n {
 		var mine []int32
 		for p := range pages {
-			mine = append(mine, int32(i*pages+p))
+			mine = append(mine, int32(pageOf(i, p, pages, shared/pageSize)))
 		}
 		for at := context - tokens; at < context; at++ {
 			b.Tokens, b.Positions = append(b.Tokens, int32(at%256)), append(b.Positions, int32(at))
@@ -196,7 +198,7 @@ func (m *Model) Train(prompt, tokens, samples, rank int) (t Training, err error)
 		}
 		rec.Sequences = nil
 		for s := range b.Sequences() {
-			rec.Sequences = append(rec.Sequences, Sequence{int(b.Starts[s+1] - b.Starts[s]), int(b.Lengths[s])})
+			rec.Sequences = append(rec.Sequences, Sequence{Queries: int(b.Starts[s+1] - b.Starts[s]), Keys: int(b.Lengths[s])})
 		}
 		clear(rec.Calls)
 		if _, err = l.Reference(b); err != nil {

@@ -18,6 +18,7 @@ type Work struct {
 	Kind            string // see Kinds
 	N               int    // sequences, samples of a group, or the size of a product or of attention
 	Tokens, Context int    // of each
+	Shared          int    `json:",omitempty"` // tokens of the context that each Samples sequences share
 	Rank            int    // of an adapter
 	Target          string
 	Must, Then      float64 // of what Rate gives
@@ -58,7 +59,7 @@ var Works = func() (all []Work) {
 		Work{Case: "attention 16k", Kind: Attention, N: 16384, Target: "TFLOP/s", Must: 300, Then: 600},
 		Work{Case: "attention's gradient 4k", Kind: Gradient, N: 4096, Target: "TFLOP/s", Must: 200, Then: 400},
 		Work{Case: step + "prompts, four at a time", Kind: Step, N: 4, Tokens: PromptLen, Context: PromptLen, Rank: Rank},
-		Work{Case: step + "a token of 320 rollouts", Kind: Step, N: Prompts * Samples, Tokens: 1, Context: PromptLen + DrawLen/2, Rank: Rank},
+		Work{Case: step + "a token of 320 rollouts", Kind: Step, N: Prompts * Samples, Tokens: 1, Context: PromptLen + DrawLen/2, Shared: PromptLen, Rank: Rank},
 		Work{Case: step + "forward of a group", Kind: Forward, N: Samples, Tokens: DrawLen, Context: PromptLen, Rank: Rank},
 		Work{Case: step + "reference of a group", Kind: Reference, N: Samples, Tokens: DrawLen, Context: PromptLen, Rank: Rank},
 		Work{Case: step + "backward of a group", Kind: Backward, N: Samples, Tokens: DrawLen, Context: PromptLen, Rank: Rank},
@@ -72,7 +73,7 @@ func Qwen7B() *Model { return &Model{Config: bench.Shapes()["qwen2.5-7b"]} }
 func (m *Model) scene(w Work, t *Training) (Scene, error) {
 	switch w.Kind {
 	case Step:
-		return m.Step(w.N, w.Tokens, w.Context, w.Rank)
+		return m.Step(w.N, w.Tokens, w.Context, w.Shared, w.Rank)
 	case Linear:
 		return Product(w.N, w.N, w.N), nil
 	case Attention:
