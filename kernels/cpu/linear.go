@@ -31,6 +31,9 @@ type linearTask struct {
 	cutRows, cutK int // a block of x
 	splits, runs  int // the pieces: splits of the rows × runs of panels
 	before        prelude
+	expands       []expansion // that come after a sum
+	packed        int         // floats that their parts of a panel take
+	parts         [][]part    // of the panel that a worker is at
 	claims
 	d *Device
 }
@@ -45,11 +48,11 @@ func (d *Device) Linear(out, x kernels.Tensor, w kernels.Weight, bias kernels.Te
 	if !bias.Zero() && d.err == nil {
 		end.plus = unsafe.Pointer(unsafe.SliceData(floats("Linear", bias)))
 	}
-	d.product("Linear", out, x, w, end)
+	d.product("Linear", out, x, w, end, nil)
 }
 
 // product sets out to what end makes of x·wᵀ.
-func (d *Device) product(op string, out, x kernels.Tensor, w kernels.Weight, end ending) {
+func (d *Device) product(op string, out, x kernels.Tensor, w kernels.Weight, end ending, expands []kernels.Expand) {
 	o, in, wt := floats(op, out), floats(op, x), weightOf(op, w)
 	if d.err != nil || len(o) == 0 || len(in) == 0 {
 		return
@@ -64,6 +67,7 @@ func (d *Device) product(op string, out, x kernels.Tensor, w kernels.Weight, end
 	t.d, t.w, t.rows, t.end = d, wt, x.Rows, end
 	t.x, t.xRow = unsafe.Pointer(&in[0]), 4*x.Stride
 	t.terms, t.line = wt.terms(), wt.line
+	t.expansions(expands)
 	t.before.begin(nil, 0, 1)
 	if wt.pairs {
 		t.line = linePair
@@ -78,6 +82,7 @@ func (d *Device) product(op string, out, x kernels.Tensor, w kernels.Weight, end
 		d.run(t)
 	}
 	t.x, t.out, t.w, t.end = nil, nil, nil, ending{}
+	clear(t.expands)
 	d.rounding = rounding{}
 }
 
@@ -194,11 +199,13 @@ type linearBlock struct {
 	xRow     int       // bytes
 	wide     []float32 // room for a widened panel
 	gates    []float32 // and for a tile's gates and ups
+	packed   []float32 // and for what expansions add to a panel
+	worker   int
 }
 
 // block cuts a block out of x, and copies it where its rows lie badly.
 func (t *linearTask) block(r, rows, k, worker int) linearBlock {
-	b := linearBlock{r: r, rows: rows, k: k, terms: min(t.cutK, t.terms-k), x: unsafe.Add(t.x, r*t.xRow+4*k), xRow: t.xRow}
+	b := linearBlock{r: r, rows: rows, k: k, terms: min(t.cutK, t.terms-k), x: unsafe.Add(t.x, r*t.xRow+4*k), xRow: t.xRow, worker: worker}
 	wide, copied, gates := 0, 0, 0
 	if t.w.blocks != kernels.F32 {
 		wide = t.cutK * lanes
@@ -209,10 +216,12 @@ func (t *linearTask) block(r, rows, k, worker int) linearBlock {
 	if t.end.gated {
 		gates = 2 * tileRows * lanes
 	}
-	space := t.d.workspace(worker, wide+gates+copied)
-	b.wide, b.gates = space[:wide], space[wide:][:gates]
+	space := t.d.workspace(worker, wide+gates+t.packed+copied)
+	b.wide, space = space[:wide], space[wide:]
+	b.gates, space = space[:gates], space[gates:]
+	b.packed, space = space[:t.packed], space[t.packed:]
 	if copied > 0 {
-		b.x, b.xRow = spread(space[wide+gates:], b.x, rows, t.xRow, b.terms)
+		b.x, b.xRow = spread(space, b.x, rows, t.xRow, b.terms)
 	}
 	return b
 }
@@ -238,6 +247,10 @@ func (t *linearTask) panel(b linearBlock, p int, next unsafe.Pointer) {
 		t.w.widenBlocks(&m)
 		a.panel, a.line = m.dst, lineF32
 	}
+	var parts, ups []part
+	if whole && t.packed > 0 {
+		parts, ups = t.partsOf(b, p)
+	}
 	tiles := ceilDiv(b.rows, tileRows)
 	sharers := min(tiles, prefetchers)
 	for i := range tiles {
@@ -253,10 +266,11 @@ func (t *linearTask) panel(b linearBlock, p int, next unsafe.Pointer) {
 			a.ahead, a.aheadStep = uintptr(a.panel), 0
 		}
 		if t.end.gated {
-			t.gate(a, b.gates, hi-lo)
+			t.gate(a, b.gates, b.r+lo, hi-lo, parts, ups)
 			continue
 		}
 		t.tile(&a, hi-lo)
+		expand(parts, a.out, a.outRow, b.r+lo, hi-lo)
 		if whole && t.end.plusRow > 0 {
 			sums := blockTile{sums: a.out, sumRow: t.outRow, out: a.out, outRow: t.outRow, rows: hi - lo,
 				plus: t.end.at(b.r+lo, p), plusRow: t.end.plusRow, mask: a.mask}
@@ -277,14 +291,17 @@ func (t *linearTask) tile(a *tile, rows int) {
 	}
 }
 
-// gate puts SwiGLU of a tile of gates and that of their ups into a.out.
-func (t *linearTask) gate(a tile, space []float32, rows int) {
+// gate puts SwiGLU of a tile of gates, of rows from r on, and that of their ups into a.out. parts and more are what
+// expansions add to the two.
+func (t *linearTask) gate(a tile, space []float32, r, rows int, parts, more []part) {
 	gates, ups := space[:rows*lanes], space[tileRows*lanes:][:rows*lanes]
 	out, far := a.out, t.panels*t.w.panelSize()
 	a.out, a.outRow = unsafe.Pointer(&gates[0]), 4*lanes
 	t.tile(&a, rows)
+	expand(parts, a.out, a.outRow, r, rows)
 	a.panel, a.ahead, a.out = unsafe.Add(a.panel, far), a.ahead+uintptr(far), unsafe.Pointer(&ups[0])
 	t.tile(&a, rows)
+	expand(more, a.out, a.outRow, r, rows)
 	swiglu(gates, gates, ups)
 	sums := blockTile{sums: unsafe.Pointer(&gates[0]), sumRow: 4 * lanes, out: out, outRow: t.outRow, rows: rows, mask: a.mask}
 	sums.store()

@@ -1,6 +1,10 @@
 package trace
 
-import k "github.com/r2-reasoner/r2/kernels"
+import (
+	"time"
+
+	k "github.com/r2-reasoner/r2/kernels"
+)
 
 func (d *Device) Write(dst k.Tensor, src []byte) {
 	d.op("Write", int64(len(src)), func() { d.Backend.Write(dst, src) })
@@ -26,6 +30,24 @@ func (d *Device) RMSNorm(out, x, w k.Tensor, eps float32) {
 
 func (d *Device) Linear(out, x k.Tensor, w k.Weight, bias k.Tensor) {
 	d.op("Linear", size(out, x, bias)+sizeW(w), func() { d.Backend.Linear(out, x, w, bias) })
+}
+
+// Fused is the inner device's, if it has one; what it refuses is not counted.
+func (d *Device) Fused(out, x k.Tensor, w k.Weight, bias k.Tensor, e k.Ending) bool {
+	f, ok := d.Backend.(k.Fuser)
+	if !ok {
+		return false
+	}
+	start := time.Now()
+	if d.err == nil && !f.Fused(out, x, w, bias, e) {
+		return false
+	}
+	n := size(out, x, bias, e.Plus) + sizeW(w)
+	for _, a := range e.Expands {
+		n += size(a.Low, a.B)
+	}
+	d.count("Fused", n, start)
+	return true
 }
 
 func (d *Device) MatMul(c, a, b k.Tensor, g k.Gemm) {

@@ -59,6 +59,14 @@ func (d *Device) op(name string, n int64, f func()) {
 	}
 	start := time.Now()
 	f()
+	d.count(name, n, start)
+}
+
+// count counts an operation begun at start, unless a failure stands.
+func (d *Device) count(name string, n int64, start time.Time) {
+	if d.err != nil {
+		return
+	}
 	d.err = d.Backend.Sync()
 	s := d.stats[name]
 	if s == nil {
