@@ -139,6 +139,9 @@ func (p *Pass) Backward(coef []float32, into *Grads) error {
 	if p.g == nil || p.kv != nil {
 		return fmt.Errorf("model: this pass was not made to train")
 	}
+	if !p.keeps {
+		return fmt.Errorf("model: nothing of this batch was kept for Backward: it needs Forward")
+	}
 	if len(coef) != len(p.b.Want) {
 		return fmt.Errorf("model: %d coefficients for %d wanted rows", len(coef), len(p.b.Want))
 	}
@@ -162,7 +165,7 @@ func (p *Pass) Backward(coef []float32, into *Grads) error {
 	be.Fill(g.x, 0)
 	be.RMSNormGrad(g.x, d.norm.grad, g.xn, p.act.x, d.norm.t, float32(d.Config.Eps))
 	for i := len(d.layers) - 1; i >= 0; i-- {
-		p.blockGrad(i, p.trace[i].Slice(0, p.act.x.Rows), g, into)
+		p.blockGrad(i, p.stream(i), g, into)
 	}
 	if !d.first.Zero() {
 		be.ScatterAdd(d.first, g.x, p.ids.Slice(0, p.act.x.Rows))

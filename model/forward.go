@@ -95,11 +95,11 @@ func (p *Pass) run(s int) (*Adapter, int) {
 	return p.ads[a], end
 }
 
-// block replaces the residual stream x by layer i's output.
-func (p *Pass) block(i int, x kernels.Tensor) {
+// block sets out to layer i's output for the residual stream x, which may be out.
+func (p *Pass) block(i int, out, x kernels.Tensor) {
 	p.inside(i, x)
 	a := p.layer(i)
-	p.project(x, a.h, a.ff, p.d.layers[i].down, i, siteDown, kernels.Ending{Plus: a.mid}, a.h)
+	p.project(out, a.h, a.ff, p.d.layers[i].down, i, siteDown, kernels.Ending{Plus: a.mid}, a.h)
 }
 
 // inside is layer i up to the input of its last projection; x stays.
@@ -133,7 +133,7 @@ func (p *Pass) inside(i int, x kernels.Tensor) {
 
 	be.RMSNorm(a.hn, a.mid, l.ffnNorm.t, eps)
 	gate, up := d.halves(a.gateUp)
-	if p.g == nil {
+	if !p.keeps {
 		p.project(a.ff, a.gateUp, a.hn, l.gateUp, i, siteGate, kernels.Ending{Gated: true}, gate, up)
 		return
 	}
@@ -152,23 +152,34 @@ func (p *Pass) copyRows(cache kernels.Tensor) {
 	}
 }
 
-// Forward runs the loaded batch, filling the cache where there is one.
-func (p *Pass) Forward() {
+// Forward runs the loaded batch, filling the cache where there is one. A pass made to train keeps what Backward needs.
+func (p *Pass) Forward() { p.forward(p.g != nil) }
+
+// ForwardAlone does what Forward does when no Backward follows: the bits are the same, and nothing is kept.
+func (p *Pass) ForwardAlone() { p.forward(false) }
+
+func (p *Pass) forward(keeps bool) {
 	d, be, a := p.d, p.d.be, &p.act
+	p.keeps = keeps
 	ids := p.ids.Slice(0, a.x.Rows)
 	if d.embed.w.Zero() {
-		be.Gather(a.x, d.embed.t, ids)
+		be.Gather(p.stream(0), d.embed.t, ids)
 	} else {
-		be.Embed(a.x, d.embed.w, ids)
+		be.Embed(p.stream(0), d.embed.w, ids)
 	}
 	for i := range d.layers {
-		if p.trace != nil {
-			be.Copy(p.trace[i].Slice(0, a.x.Rows), a.x)
-		}
-		p.block(i, a.x)
+		p.block(i, p.stream(i+1), p.stream(i))
 	}
 	be.RMSNorm(a.xn, a.x, d.norm.t, float32(d.Config.Eps))
 	p.held = -1
+}
+
+// stream is where the input of layer i goes, or behind the last layer its output.
+func (p *Pass) stream(i int) kernels.Tensor {
+	if p.keeps && i < len(p.trace) {
+		return p.trace[i].Slice(0, p.act.x.Rows)
+	}
+	return p.act.x
 }
 
 // LogProbs sets dst to the log-probability of each wanted row's target.

@@ -150,7 +150,7 @@ func (p *Pass) Explain(err error) error {
 		return fmt.Errorf("model: embedding of the batch is not finite: %w", err)
 	}
 	for i := range d.layers {
-		p.block(i, x)
+		p.block(i, x, x)
 		if bad(x) {
 			return fmt.Errorf("model: output of layer %d is not finite: %w", i, err)
 		}

@@ -39,10 +39,11 @@ type Pass struct {
 	temperature, mask              kernels.Tensor
 	entropy                        kernels.Tensor // of wanted rows
 	room                           activations
-	act                            activations   // the rows of room the batch fills
-	keep, kept                     []activations // of the first layers, and the rows of them the batch fills
-	trace                          []kernels.Tensor
-	g                              *gradients // nil without Train
+	act                            activations      // the rows of room the batch fills
+	keep, kept                     []activations    // of the first layers, and the rows of them the batch fills
+	trace                          []kernels.Tensor // the layers' inputs
+	keeps                          bool             // what Backward needs, since the last forward pass
+	g                              *gradients       // nil without Train
 	raw                            []byte
 	expands                        []kernels.Expand // of the projection under way
 	held                           int              // first wanted row whose logits are held; -1: none
@@ -104,7 +105,7 @@ func (d *Decoder) toKeep(n int, s Size) activations {
 
 // layer is where the activations of layer i are.
 func (p *Pass) layer(i int) *activations {
-	if i < len(p.kept) {
+	if p.keeps && i < len(p.kept) {
 		return &p.kept[i]
 	}
 	return &p.act
@@ -161,7 +162,7 @@ func (p *Pass) Load(b *batch.Batch, ads []*Adapter, kv *Cache) error {
 			return fmt.Errorf("model: position %d is beyond the context of %d", q, p.d.Context)
 		}
 	}
-	p.b, p.ads, p.kv, p.held = b, ads, kv, -1
+	p.b, p.ads, p.kv, p.held, p.keeps = b, ads, kv, -1, false
 	p.act = p.room.rows(len(b.Tokens))
 	for i := range p.keep {
 		a := p.keep[i].rows(len(b.Tokens))

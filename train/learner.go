@@ -78,20 +78,24 @@ func (l *Learner) Adapter() *model.Adapter { return l.ad }
 
 // LogProbs gives the log-probability of each wanted row's target under the policy in training. The
 // result is valid until the next call; Backward is of this batch.
-func (l *Learner) LogProbs(b *batch.Batch) ([]float32, error) { return l.logProbs(b, l.ad, nil) }
+func (l *Learner) LogProbs(b *batch.Batch) ([]float32, error) {
+	return l.logProbs(b, l.ad, nil, (*model.Pass).Forward)
+}
 
 // Distributions gives what LogProbs does, and the entropy of each wanted row's distribution, in nats.
 func (l *Learner) Distributions(b *batch.Batch) (logp, entropy []float32, err error) {
 	entropy = l.nats[:min(len(b.Want), len(l.nats))]
-	logp, err = l.logProbs(b, l.ad, entropy)
+	logp, err = l.logProbs(b, l.ad, entropy, (*model.Pass).Forward)
 	return logp, entropy, err
 }
 
-// Reference gives log-probabilities under the reference policy.
-func (l *Learner) Reference(b *batch.Batch) ([]float32, error) { return l.logProbs(b, l.ref, nil) }
+// Reference gives log-probabilities under the reference policy. Backward cannot follow it.
+func (l *Learner) Reference(b *batch.Batch) ([]float32, error) {
+	return l.logProbs(b, l.ref, nil, (*model.Pass).ForwardAlone)
+}
 
 // logProbs gives those under an adapter, and the entropies unless entropy is nil.
-func (l *Learner) logProbs(b *batch.Batch, ad *model.Adapter, entropy []float32) ([]float32, error) {
+func (l *Learner) logProbs(b *batch.Batch, ad *model.Adapter, entropy []float32, forward func(*model.Pass)) ([]float32, error) {
 	if err := l.dec.Backend().Attach(); err != nil {
 		return nil, err
 	}
@@ -105,7 +109,7 @@ func (l *Learner) logProbs(b *batch.Batch, ad *model.Adapter, entropy []float32)
 	if err := l.pass.Load(b, []*model.Adapter{nil, ad}, nil); err != nil {
 		return nil, err
 	}
-	l.pass.Forward()
+	forward(l.pass)
 	logp := l.logp[:len(b.Want)]
 	if entropy == nil {
 		return logp, l.pass.LogProbs(logp)
