@@ -121,7 +121,7 @@ func (t *linearTask) plan(threads int) {
 	t.cutRows = evenly(ceilDiv(t.rows, t.splits), most)
 	t.runs = ceilDiv(panels, max(1, panels/(8*threads)))
 	if t.cutK < k || blocks > 1 {
-		t.runs = runsOf(panels, t.splits, threads)
+		t.runs = runsOf(panels, t.splits, threads, longestRun)
 	}
 }
 
@@ -135,10 +135,10 @@ func cutEvenly(rows, most, threads int) int {
 	return n
 }
 
-// runsOf is how many runs panels are cut into, beside so many blocks: as long as can be, with as many pieces for every
-// worker where there are enough panels.
-func runsOf(panels, blocks, threads int) int {
-	n := max(ceilDiv(panels, longestRun), ceilDiv(2*threads, blocks))
+// runsOf is how many runs of at most so many panels are made, beside so many blocks: as long as can be, with as many
+// pieces for every worker where there are enough panels.
+func runsOf(panels, blocks, threads, longest int) int {
+	n := max(ceilDiv(panels, longest), ceilDiv(2*threads, blocks))
 	if blocks%threads > 0 {
 		n = ceilDiv(n, threads) * threads
 	}
@@ -264,6 +264,12 @@ func (t *linearTask) panel(b linearBlock, p int, next unsafe.Pointer) {
 			a.ahead, a.aheadStep = uintptr(next)+uintptr(i*size/sharers), stream/sharers
 		default:
 			a.ahead, a.aheadStep = uintptr(a.panel), 0
+		}
+		if tiles > 1 {
+			bring(a.out, a.outRow, hi-lo)
+			if whole && t.end.plusRow > 0 {
+				bring(t.end.at(b.r+lo, p), t.end.plusRow, hi-lo)
+			}
 		}
 		if t.end.gated {
 			t.gate(a, b.gates, b.r+lo, hi-lo, parts, ups)

@@ -24,6 +24,8 @@ type linearGradTask struct {
 const (
 	mostLines  = 2048 // of a transposed panel, which then takes 256 KB
 	leastLines = 256
+
+	longestGrad = 24 // panels of a piece: where rows lie badly each piece copies its part of dout
 )
 
 // LinearGrad adds dout·w to dx: each element is one sum that starts from what dx holds, w's rows
@@ -60,7 +62,7 @@ func (t *linearGradTask) plan(threads int) {
 	}
 	lines := cacheRows / (4 * ceilDiv(t.rows, t.blocks)) / lanes * lanes
 	t.cutN = min(max(lines, leastLines), mostLines, ceilDiv(t.w.rows, lanes)*lanes)
-	t.runs = runsOf(panels, t.blocks, threads)
+	t.runs = runsOf(panels, t.blocks, threads, longestGrad)
 }
 
 // work takes pieces until none is left.
@@ -104,12 +106,17 @@ func (t *linearGradTask) piece(lo, hi, first, last, worker int) {
 }
 
 // tiles computes rows of a panel. Meanwhile the blocks that are transposed next, of the outputs from n on and panel q,
-// are asked for, one in each tile.
+// are asked for, one in each tile, and what the next tile adds to.
 func (t *linearGradTask) tiles(a *tile, x, out unsafe.Pointer, rows, n, q int) {
 	tiles := ceilDiv(rows, tileRows)
 	for i := range tiles {
 		lo, hi := rows*i/tiles, rows*(i+1)/tiles
 		a.x, a.out = unsafe.Add(x, lo*a.row), unsafe.Add(out, lo*a.outRow)
+		if i+1 < tiles {
+			bring(unsafe.Add(out, hi*a.outRow), a.outRow, rows*(i+2)/tiles-hi)
+		} else {
+			bring(unsafe.Add(out, lineF32), a.outRow, rows/tiles) // of the next panel
+		}
 		a.ahead, a.aheadStep = uintptr(a.panel), 0
 		if at := n + i*lanes; at < t.w.rows && i*lanes < t.cutN {
 			a.ahead, a.aheadStep = uintptr(t.w.at(at/lanes, q*lanes)), ceilDiv(lanes*t.w.line, 2*a.k)

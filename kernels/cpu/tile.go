@@ -72,6 +72,12 @@ func tileOf(out []float32, outStride int, x []float32, xStride int, panel []floa
 	t.f32(rows)
 }
 
+// bring asks for a panel's width of rows, so many bytes apart, to be brought into the second cache: a tile that stores to lines
+// which are far away, or adds to them, would wait for them.
+func bring(at unsafe.Pointer, row, rows int) {
+	prefetch(unsafe.Slice((*float32)(at), 1), row/4, lanes, rows)
+}
+
 // tiles computes rows of a panel in tiles of equal height.
 func (a *tile) tiles(x, out unsafe.Pointer, rows int) {
 	n := ceilDiv(rows, tileRows)
