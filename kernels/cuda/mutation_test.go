@@ -53,10 +53,6 @@ var mutations = []mutation{
 	{"one column too many", "add", `setp\.ge\.s32`, 0, "setp.gt.s32", playRows, race},
 	{"one row too many", "add", `setp\.lt\.s32`, 0, "setp.le.s32", playRows, bounds},
 	{"an index at the table's end is taken", "gather", `setp\.lt\.s32(\s+%p8)`, 0, "setp.le.s32${1}", playRows, otherAnswer},
-	{"no barrier before a stage is filled again", "matmul", barrier, 0, "", playMatMul, race},
-	{"a stage is read before it is there", "matmul", waitOne, 0, late, playMatMul, unfinished},
-	{"no barrier before a thin stage is filled again", "matmul_thin", barrier, 0, "", playThin, race},
-	{"a thin stage is read before it is there", "matmul_thin", waitOne, 0, late, playThin, unfinished},
 	{"no barrier before segments are added", "linear_few8", barrier, 0, "", playFew, race},
 	{"no barrier before the next segments", "linear_few8", barrier, 1, "", playFew, race},
 	{"two registers of a fragment exchanged", "linear_few8", `(mma\.sync\S+ \{[^}]*\}, )\{(%r\d+),(%r\d+),`, 8, "${1}{${3},${2},", playFew, otherAnswer},
@@ -238,15 +234,6 @@ func playRows(t *testing.T, d *Device) ([]byte, error) {
 	d.Gather(out, a.Columns(0, 7), column32(d, 0, 3, 1)) // there is no row 3
 	_, err = answer(d, out)
 	return fmt.Append(all, err), nil
-}
-
-func playMatMul(t *testing.T, d *Device) ([]byte, error) { return multiply(d, 70, 66) }
-func playThin(t *testing.T, d *Device) ([]byte, error)   { return multiply(d, 20, 18) }
-
-func multiply(d *Device, m, n int) ([]byte, error) {
-	g, c := source(), d.New(k.F32, m, n)
-	d.MatMul(c, random(d, g, 300, m), random(d, g, 300, n), k.Gemm{TransA: true, Alpha: 1})
-	return answer(d, c)
 }
 
 func playFew(t *testing.T, d *Device) ([]byte, error)  { return frozen(d, 5, 2500) }

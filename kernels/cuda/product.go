@@ -109,27 +109,3 @@ func (d *Device) MatMul(c, a, b k.Tensor, g k.Gemm) {
 	}
 	d.product(opMatMul, c, a, b, g)
 }
-
-// product multiplies f32 operands, each element a chain in the order of the common length.
-func (d *Device) product(op opcode, c, a, b k.Tensor, g k.Gemm) {
-	am, ak, bk, bn, length := a.Stride, 1, b.Stride, 1, a.Cols
-	if g.TransA {
-		am, ak, length = 1, a.Stride, a.Rows
-	}
-	if g.TransB {
-		bk, bn = 1, b.Stride
-	}
-	kernel, tile := "matmul", 64
-	switch {
-	case d.naive:
-		kernel, tile = "matmul_v1", 16
-	case c.Rows <= 32 || c.Cols <= 32:
-		kernel, tile = "matmul_thin", 16
-	}
-	accumulate := 0
-	if g.Accumulate {
-		accumulate = 1
-	}
-	d.op(op, kernel).out(c).start(a).ints(am, ak).start(b).ints(bk, bn, c.Rows, c.Cols, length).float(g.Alpha).row(g.Bias).
-		ints(accumulate).run(plane(ceil(c.Cols, tile), ceil(c.Rows, tile)), 256)
-}
