@@ -27,18 +27,22 @@ func (s *Subject) session(l Load, ad *model.Adapter) (*session, error) {
 	sequences := l.Samples * max(1, l.Prompts)
 	longest := l.Prompt + l.Tokens + 1
 	pages := (longest + pageSize - 1) / pageSize
+	// As many as a run needs, samples sharing those that their prompt fills: the first run, which does not count, has
+	// the system clear the memory of all of them, as other engines do before they begin.
+	shared := l.Prompt / pageSize
+	cache := max(1, l.Prompts)*shared + sequences*(pages-shared)
 	tokens := max(l.Prompt*max(1, l.Prompts), sequences)
 	size := model.Size{Tokens: tokens, Sequences: sequences, Wanted: sequences, Slice: min(sequences, 64), Pages: pages, PageSize: pageSize}
 	if ad != nil {
 		size.Rank = ad.Rank
 	}
-	run, err := runner.New(s.Decoder, size, sequences*pages)
+	run, err := runner.New(s.Decoder, size, cache)
 	if err != nil {
 		return nil, err
 	}
 	run.SetAdapter(1, ad)
 	n := &session{run: run, done: make(chan error, 1)}
-	n.eng = engine.New(run, kvcache.New(sequences*pages, pageSize), engine.Options{Vocab: s.Decoder.Config.Vocab,
+	n.eng = engine.New(run, kvcache.New(cache, pageSize), engine.Options{Vocab: s.Decoder.Config.Vocab,
 		Context: s.Decoder.Context, Adapters: 1, TokensPerStep: tokens, MaxSequences: sequences})
 	ctx, stop := context.WithCancel(context.Background())
 	n.stop = stop
