@@ -42,7 +42,7 @@ func (g *GPU) Time(c Cost) (seconds float64, by string) {
 	warps := min(float64(c.Blocks*((c.Threads+31)/32)), float64(4*g.Multiprocessors))
 	each := [...]float64{
 		c.Memory / g.Memory,
-		max(c.Moved/g.L2, c.Moved/(busy*g.Port*g.Clock)),
+		max(c.Moved/g.L2, (c.Moved+c.Sent)/(busy*g.Port*g.Clock)),
 		waves * (c.Group/g.Matrix + c.Warp/(g.Matrix*g.Warp)) / (busy * g.Clock),
 		c.Issued / (warps * g.Clock),
 		c.Waves / (busy * g.Clock),

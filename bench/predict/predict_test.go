@@ -1,6 +1,7 @@
 package predict
 
 import (
+	"fmt"
 	"maps"
 	"math"
 	"os"
@@ -170,6 +171,15 @@ func TestCosts(t *testing.T) {
 		if all[1].Moved < 2*256*1024 || all[1].Operands == 0 || all[1].Conflicts != 0 {
 			t.Errorf("a product costs %+v", all[1])
 		}
+		// Tiles that blocks share come to each from the cache or from another: 32 × 1536/n of 8 steps.
+		all, err = s.Costs(Call{"Linear", [7]int{1536, 4096, 512}})
+		var n int
+		if err != nil || len(all) != 2 || all[1].Sent == 0 {
+			t.Fatal(all, err)
+		} else if _, err = fmt.Sscanf(all[1].Kernel, "linear90_%d_", &n); err != nil {
+			t.Fatal(err)
+		}
+		near("what comes to the blocks", all[1].Sent+all[1].Moved-4*1536*4096, float64(32*1536/n*8)*(16384+128*float64(n)*pieces), 0.05) // of some blocks
 		if _, err := s.Costs(Call{"Divine", [7]int{}}); err == nil {
 			t.Error("an operation that there is not")
 		}
@@ -189,6 +199,10 @@ func TestTime(t *testing.T) {
 		if s, got := g.Time(c); got != by || math.Abs(s-1e-3) > 1e-9 {
 			t.Errorf("%s: %g s by %s, want 1 ms", by, s, got)
 		}
+	}
+	// What one block of a cluster brings for others goes through their ports, and not again through the cache.
+	if s, by := g.Time(Cost{Blocks: 132, Threads: 384, Moved: 1e9, Sent: 132*64*1.83e6 - 1e9}); by != "L2" || math.Abs(s-1e-3) > 1e-9 {
+		t.Errorf("what is sent takes %g s by %s", s, by)
 	}
 	// A quarter of the multiprocessors takes four times as long; 133 blocks of the whole of one each, nearly twice.
 	if s, _ := g.Time(Cost{Blocks: 33, Threads: 384, Group: 132 * 4096 * 1.83e6}); math.Abs(s-4e-3) > 1e-9 {

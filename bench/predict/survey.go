@@ -19,7 +19,8 @@ type Cost struct {
 	Blocks, Threads int
 	Memory          float64 // bytes that must come from or go to memory, if the L2 cache keeps what comes again
 	Moved           float64 // bytes between the multiprocessors and the L2 cache, in sectors
-	Useful          float64 // of those that threads and tiles ask for
+	Sent            float64 // bytes that come to further blocks of a cluster with those of the first
+	Useful          float64 // of what is moved: that threads and tiles ask for
 	Group, Warp     float64 // operations of products by wgmma, by mma.sync
 	Flops           float64 // f32 operations of threads
 	Issued          float64 // instructions of warps
@@ -156,7 +157,7 @@ func costOf(n ptxsim.Counts) Cost {
 	products := float64(2 * 16 * 8 * 16 * n.Products.Warp)
 	waves := n.Shared.Least + n.Shared.Conflicts + n.Products.Operands.Least + n.Products.Operands.Conflicts
 	return Cost{Kernel: n.Kernel, Blocks: blocks, Threads: b.X * b.Y * b.Z, Memory: by(n.Read.Distinct + n.Written.Distinct),
-		Moved: by(n.Read.Bytes + n.Written.Bytes), Useful: by(n.Read.Useful + n.Written.Useful), Warp: scale * products,
+		Moved: by(n.Read.Bytes + n.Written.Bytes), Sent: by(n.Tiles.Sent), Useful: by(n.Read.Useful + n.Written.Useful), Warp: scale * products,
 		Group: scale * (float64(n.Products.Flops) - products), Flops: by(n.Flops), Issued: by(issued), Waves: by(waves),
 		Conflicts: by(n.Shared.Conflicts + n.Products.Operands.Conflicts), Operands: by(n.Products.Bytes), Barriers: by(n.Barriers)}
 }

@@ -51,7 +51,8 @@ type Device struct {
 	pieces     int  // bf16 numbers an activation is split into
 	hopper     bool // it has sm_90a's instructions, and products are theirs
 	processors int
-	meetings   uint64 // where parts of tiles are counted: see linear90.cu
+	clusters   [mostShare + 1]int // that there is room for, by their blocks
+	meetings   uint64             // where parts of tiles are counted: see linear90.cu
 	maps       map[tiling]driver.TensorMap
 	naive      bool // every operation by its first version
 	recording  bool // of a graph
@@ -127,7 +128,7 @@ func On(gpu driver.Device, o Options) (*Device, error) {
 		return nil, fmt.Errorf("no memory at all%s: %w", d.room(), err)
 	}
 	if d.hopper {
-		if err := d.openMeetings(); err != nil {
+		if err := errors.Join(d.openMeetings(), d.openPlans()); err != nil {
 			return nil, err
 		}
 	}
@@ -229,12 +230,21 @@ func (d *Device) wait() {
 }
 
 // launch starts a kernel, after allowing it the shared memory it asks for.
-func (d *Device) launch(kn *kernel, g grid, threads, shared int, args *driver.Args) error {
-	if shared > max(kn.shared, 48<<10) {
-		if err := d.gpu.SetFunctionAttribute(kn.at, driver.MaxDynamicShared, shared); err != nil {
-			return err
-		}
+func (d *Device) launch(kn *kernel, g grid, cluster driver.Dim, threads, shared int, args *driver.Args) error {
+	if err := d.allow(kn, shared); err != nil {
+		return err
+	}
+	return d.gpu.Launch(kn.at, driver.Launch{Grid: driver.Dim(g), Block: driver.Dim{X: threads, Y: 1, Z: 1}, Cluster: cluster, Shared: shared}, args)
+}
+
+// allow allows a kernel so much dynamic shared memory.
+func (d *Device) allow(kn *kernel, shared int) error {
+	if shared <= max(kn.shared, 48<<10) {
+		return nil
+	}
+	err := d.gpu.SetFunctionAttribute(kn.at, driver.MaxDynamicShared, shared)
+	if err == nil {
 		kn.shared = shared
 	}
-	return d.gpu.Launch(kn.at, driver.Launch{Grid: driver.Dim(g), Block: driver.Dim{X: threads, Y: 1, Z: 1}, Shared: shared}, args)
+	return err
 }

@@ -66,15 +66,16 @@ func (m *empty) Launch(f driver.Function, _ driver.Launch, args *driver.Args) er
 	}
 	return nil
 }
-func (m *empty) NewEvent() (driver.Event, error)               { return 1, nil }
-func (m *empty) Record(driver.Event) error                     { return nil }
-func (m *empty) Wait(driver.Event) error                       { return m.broken }
-func (m *empty) Begin() error                                  { return nil }
-func (m *empty) End() (driver.Graph, error)                    { return 1, nil }
-func (m *empty) Instantiate(driver.Graph) (driver.Exec, error) { return 1, nil }
-func (m *empty) Replay(driver.Exec) error                      { return nil }
-func (m *empty) FreeGraph(driver.Graph) error                  { return nil }
-func (m *empty) FreeExec(driver.Exec) error                    { return nil }
+func (m *empty) NewEvent() (driver.Event, error)                      { return 1, nil }
+func (m *empty) Record(driver.Event) error                            { return nil }
+func (m *empty) Wait(driver.Event) error                              { return m.broken }
+func (m *empty) Begin() error                                         { return nil }
+func (m *empty) End() (driver.Graph, error)                           { return 1, nil }
+func (m *empty) Instantiate(driver.Graph) (driver.Exec, error)        { return 1, nil }
+func (m *empty) Replay(driver.Exec) error                             { return nil }
+func (m *empty) FreeGraph(driver.Graph) error                         { return nil }
+func (m *empty) FreeExec(driver.Exec) error                           { return nil }
+func (m *empty) Clusters(driver.Function, driver.Launch) (int, error) { return 0, nil }
 
 // A device that failed says what it was doing.
 func TestSuspects(t *testing.T) {

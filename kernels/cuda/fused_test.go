@@ -13,8 +13,8 @@ import (
 
 var endingMutations = []mutation{
 	{"a row too many of an adapter's", "linear90_8_3", `setp\.ge\.u32(\s+%p\d+, %r\d+, %r\d+;)`, 2, "setp.gt.u32${1}", playEnding, bounds},
-	{"an output too many of an adapter's", "linear90_8_3", `setp\.le\.s32(\s+%p\d+, %r\d+, %r\d+;)`, 1, "setp.lt.s32${1}", playEnding, bounds},
-	{"a row too many of a gated product", "linear90_8_3", `setp\.ge\.s32(\s+%p\d+, %r\d+, %r\d+;)`, 9, "setp.gt.s32${1}", playEnding, bounds},
+	{"an output too many of an adapter's", "linear90_8_3", `setp\.le\.s32(\s+%p\d+, %r\d+, %r\d+;)`, 2, "setp.lt.s32${1}", playEnding, bounds},
+	{"a row too many of a gated product", "linear90_8_3", `setp\.ge\.s32(\s+%p\d+, %r\d+, %r\d+;)`, 10, "setp.gt.s32${1}", playEnding, bounds},
 	{"a step of an adapter's sum is left out", "linear90_8_3", `fma\.rn\.f32(\s+%f\d+), %f\d+, %f\d+, (%f\d+);`, 8, "mov.f32${1}, ${2};", playEnding, otherAnswer},
 	{"what the second adapter adds is not kept", "linear90_8_3", `setp\.ne\.s32(\s+%p\d+, %r\d+, )1;`, 0, "setp.ne.s32${1}1000;", playEnding, unwritten},
 	{"a gated weight's tiles are a whole one's", "linear90_8_3", `selp\.b32(\s+%r\d+), 16, 8,`, 0, "selp.b32${1}, 16, 16,", playEnding, otherAnswer},
@@ -33,7 +33,7 @@ func playEnding(t *testing.T, d *Device) ([]byte, error) {
 	}
 	w, x, bias, out := d.Load(k.Format{Type: k.BF16}, n, in, raw), random(d, g, rows, in), random(d, g, 1, n), d.New(k.F32, rows, n/2)
 	d.Fill(out, 0)
-	d.linear90By(plan90{8, 1, 2, 0}, out, x, w, bias, k.Ending{Gated: true, Plus: random(d, g, rows, n/2), Expands: []k.Expand{
+	d.linear90By(clusters90{plan90{8, 1, 2, 0}, alone}, out, x, w, bias, k.Ending{Gated: true, Plus: random(d, g, rows, n/2), Expands: []k.Expand{
 		{Row: 1, Col: 2, Low: random(d, g, 3, 2), B: random(d, g, 9, 2)},
 		{Row: 2, Col: 100, Low: random(d, g, 3, 3), B: random(d, g, 60, 3)},
 	}})

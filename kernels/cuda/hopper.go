@@ -18,6 +18,8 @@ const (
 	stageSigns   = 16      // bytes of a stage's two mbarriers
 	groupWords   = 8       // bytes of two warpgroups' words
 	mostMeetings = 1 << 12 // tiles whose parts can meet in a launch
+	mostShare    = 4       // blocks of a cluster
+	threads90    = 384
 	mostParts    = 64 << 20
 )
 
@@ -49,11 +51,11 @@ func (d *Device) linear90(out, x k.Tensor, w k.Weight, bias k.Tensor) {
 }
 
 // linear90By multiplies as a plan says, and does what follows.
-func (d *Device) linear90By(p plan90, out, x k.Tensor, w k.Weight, bias k.Tensor, e k.Ending) {
+func (d *Device) linear90By(p clusters90, out, x k.Tensor, w k.Weight, bias k.Tensor, e k.Ending) {
 	wide, gated := ceil(w.Cols, tileCols), 0
-	box := tiling{bytes: tileBytes, wide: wide, high: ceil(w.Rows, 32) * 4, halves: 1, boxWide: stepTiles, boxHigh: boxOutputs / tileRows}
+	box := tiling{bytes: tileBytes, wide: wide, high: ceil(w.Rows, 32) * 4, halves: 1, boxWide: stepTiles, boxHigh: boxOutputs / tileRows / p.of.high}
 	if e.Gated {
-		gated, box.high, box.halves, box.boxHigh = 1, w.Rows/2/tileRows, 2, boxOutputs/2/tileRows
+		gated, box.high, box.halves, box.boxHigh = 1, w.Rows/2/tileRows, 2, boxOutputs/2/tileRows/p.of.high
 	}
 	tiles := ceil(x.Rows, tileRows) * wide * d.pieces * tileBytes
 	d.space(tiles + p.parts) // so that pack's is the first part of it
@@ -64,10 +66,10 @@ func (d *Device) linear90By(p plan90, out, x k.Tensor, w k.Weight, bias k.Tensor
 	}
 	d.op(opLinear, names90[p.tokens][d.pieces]).out(out).row(bias).ints(x.Rows, w.Rows).in(e.Plus).ints(gated).
 		tiles(box).tiles(tiling{bytes: tileBytes, at: packed, wide: wide * d.pieces, high: ceil(x.Rows, tileRows),
-		boxWide: stepTiles * d.pieces, boxHigh: p.tokens / tileRows}).
+		boxWide: stepTiles * d.pieces, boxHigh: p.tokens / tileRows / p.of.wide}).
 		ints(wide, p.each).address(packed+uint64(tiles)).address(d.meetings).expands(e.Expands).
 		shared(min(ringBytes/stage, mostStages)*(stage+stageSigns)+groupWords+8*expandWords*mostExpands).
-		run(line(p.blocks), 384)
+		together(p.of).run(plane(p.blocks*p.of.wide, p.of.high), threads90)
 }
 
 // openMeetings makes what plans need.

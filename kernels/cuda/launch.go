@@ -84,14 +84,15 @@ type call struct {
 	args   driver.Args
 	kinds  []byte // a letter each, as ptx.Entry's
 	shapes shapes
-	bytes  int  // of dynamic shared memory
+	bytes  int // of dynamic shared memory
+	of     sharing
 	skip   bool // an earlier failure: the operation does nothing
 }
 
 // op begins a launch of a kernel as a part of an operation. There is one call at a time, and it is reused.
 func (d *Device) op(op opcode, name string) *call {
 	c := &d.call
-	c.d, c.op, c.kinds, c.bytes = d, op, c.kinds[:0], 0
+	c.d, c.op, c.kinds, c.bytes, c.of = d, op, c.kinds[:0], 0, alone
 	c.args.Reset()
 	c.shapes.n = 0
 	c.skip = d.err != nil
@@ -156,6 +157,12 @@ func (c *call) shared(bytes int) *call {
 	return c
 }
 
+// together makes clusters of the blocks.
+func (c *call) together(s sharing) *call {
+	c.of = s
+	return c
+}
+
 // run launches blocks of so many threads.
 func (c *call) run(g grid, threads int) {
 	c.address(c.d.fault).ints(c.d.tag(c.op))
@@ -168,7 +175,7 @@ func (c *call) run(g grid, threads int) {
 	c.d.send()
 	now := launched{c.op, c.kernel.name, c.shapes, g, threads}
 	c.d.remember(now)
-	err := c.d.launch(c.kernel, g, threads, c.bytes, &c.args)
+	err := c.d.launch(c.kernel, g, c.of.cluster(), threads, c.bytes, &c.args)
 	if err == nil && c.d.careful && !c.d.recording {
 		err = c.d.gpu.Sync()
 	}

@@ -37,10 +37,11 @@ func TestPlansChangeNoBit(t *testing.T) {
 				want := bits(t, d, out)
 				all := 2 * 2 * segments // of tiles of 128 outputs × tokens
 				parts := 4 * 128 * tokens * all
-				plans := []plan90{{tokens, segments, 3, 0}, {tokens, 5, ceil(all, 5), parts}, {tokens, 1, all, parts}, {tokens, 2, all / 2, parts}}
+				plans := []clusters90{{plan90{tokens, segments, 3, 0}, alone}, {plan90{tokens, 5, ceil(all, 5), parts}, alone}, {plan90{tokens, 1, all, parts}, alone}, {plan90{tokens, 2, all / 2, parts}, alone}}
 				if tokens > 32 {
 					plans = plans[:2]
 				}
+				plans = append(plans, sharedPlans(tokens, segments)...)
 				for _, p := range plans {
 					d.Fill(out, 7)
 					d.linear90By(p, out, x, w, bias, k.Ending{})
@@ -53,6 +54,23 @@ func TestPlansChangeNoBit(t *testing.T) {
 	}
 }
 
+// sharedPlans are of clusters for 2 × 2 tiles, some of whose blocks have none: whole tiles by as many clusters as there are and by fewer,
+// and parts.
+func sharedPlans(tokens, segments int) (all []clusters90) {
+	for i, of := range shares[1:] {
+		if tokens/tileRows%of.wide != 0 {
+			continue
+		}
+		tiles := ceil(2, of.wide) * ceil(2, of.high)
+		all = append(all, clusters90{plan90{tokens, segments, 1, 0}, of})
+		if tokens <= 32 || i == 0 {
+			each := []int{2, 1, 2}[i]
+			all = append(all, clusters90{plan90{tokens, each, ceil(tiles*segments, each), 4 * 128 * tokens * tiles * of.blocks() * segments}, of})
+		}
+	}
+	return all
+}
+
 // The products of a decoder of 7B parameters: hidden 3584, 4608 of queries, keys and values, 18944 of gate and of up,
 // a vocabulary of 152064.
 var shapes7B = [][2]int{{4608, 3584}, {3584, 3584}, {37888, 3584}, {3584, 18944}, {152064, 3584}}
@@ -61,18 +79,19 @@ var shapes7B = [][2]int{{4608, 3584}, {3584, 3584}, {37888, 3584}, {3584, 18944}
 // the busiest does is at most twice its share, and the parts of tiles fit where they meet.
 func TestPlans(t *testing.T) {
 	for _, pieces := range []int{1, 3} {
-		d := &Device{processors: 132, pieces: pieces}
+		d := &Device{processors: 132, clusters: [mostShare + 1]int{1: 132, 2: 66, 4: 32}, pieces: pieces}
 		for _, s := range shapes7B {
 			for _, rows := range []int{1, 2, 8, 9, 44, 64, 100, 256, 1000, 2048} {
 				outputs, wide := s[0], ceil(s[1], tileCols)
 				p := d.plan90(rows, outputs, wide, tokens90[:])
 				segments := ceil(ceil(wide, stepTiles), segmentSteps)
 				all := ceil(outputs, 128) * ceil(rows, p.tokens) * segments
-				busiest := ceil(all, p.each*p.blocks) * p.each
-				if p.each%segments != 0 && p.each*p.blocks < all || p.each%segments != 0 && p.parts != 4*128*p.tokens*all {
+				together := ceil(outputs, 128*p.of.wide) * ceil(rows, p.tokens*p.of.high) * segments // of clusters
+				busiest := ceil(together, p.each*p.blocks) * p.each
+				if p.each%segments != 0 && p.each*p.blocks < together || p.each%segments != 0 && p.parts != 4*128*p.tokens*together*p.of.blocks() {
 					t.Errorf("%v, %d tokens: %+v leaves work undone", s, rows, p)
 				}
-				if 132*busiest > 2*all || p.blocks > 132 || p.parts > mostParts || p.parts > 0 && all/segments > mostMeetings {
+				if 132*busiest > 2*all || p.blocks > d.clusters[p.of.blocks()] || p.parts > mostParts || p.parts > 0 && together/segments*p.of.blocks() > mostMeetings {
 					t.Errorf("%v, %d tokens, %d pieces: %+v: the busiest has %d of %d segments", s, rows, pieces, p, busiest, all)
 				}
 			}

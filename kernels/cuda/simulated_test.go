@@ -28,7 +28,7 @@ func simulatedAs(t *testing.T, o ptxsim.Options) *Device {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.processors = 5 // so that tiles are cut
+	d.processors, d.clusters = 5, [mostShare + 1]int{1: 5, 2: 2, 4: 1} // so that tiles are cut
 	return d
 }
 

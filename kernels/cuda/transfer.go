@@ -103,7 +103,7 @@ func (d *Device) transfer(op opcode, name string, g grid) {
 	d.post.args.Add(d.fault, uint64(d.tag(op)))
 	now := launched{op: op, kernel: name, grid: g, threads: 128}
 	d.remember(now)
-	if err := d.launch(kn, g, 128, 0, &d.post.args); err != nil {
+	if err := d.launch(kn, g, alone.cluster(), 128, 0, &d.post.args); err != nil {
 		d.fail(fmt.Errorf("cuda: %v: %w", now, err))
 	}
 }

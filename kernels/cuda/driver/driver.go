@@ -46,6 +46,8 @@ type Code interface {
 	SetFunctionAttribute(f Function, a FunctionAttribute, value int) error
 	// Launch starts a kernel. args are copied.
 	Launch(f Function, l Launch, args *Args) error
+	// Clusters is how many clusters of such a launch the device runs beside each other, 0 where it has none.
+	Clusters(f Function, l Launch) (int, error)
 	// Encode makes a tensor map, which a kernel takes as an argument.
 	Encode(t Tile) (TensorMap, error)
 }

@@ -93,6 +93,19 @@ func (g *libcuda) Launch(f Function, l Launch, args *Args) error {
 
 // launchEx launches with attributes.
 func (g *libcuda) launchEx(f Function, l Launch) error {
+	g.configure(l)
+	return g.step("cuLaunchKernelEx", g.entry["cuLaunchKernelEx"], uintptr(unsafe.Pointer(&g.config)), uintptr(f), uintptr(unsafe.Pointer(&g.params)), 0)
+}
+
+func (g *libcuda) Clusters(f Function, l Launch) (int, error) {
+	var n int32
+	g.configure(l)
+	err := g.call("cuOccupancyMaxActiveClusters", uintptr(unsafe.Pointer(&n)), uintptr(f), uintptr(unsafe.Pointer(&g.config)))
+	return int(n), err
+}
+
+// configure makes the configuration of a launch with attributes.
+func (g *libcuda) configure(l Launch) {
 	three := func(d Dim) [3]uint32 { return [3]uint32{uint32(d.X), uint32(d.Y), uint32(d.Z)} }
 	g.config = launchConfig{grid: three(l.Grid), block: three(l.Block), shared: uint32(l.Shared), stream: g.stream, attrs: &g.attrs[0]}
 	add := func(id uint32, value ...uint32) {
@@ -107,7 +120,6 @@ func (g *libcuda) launchEx(f Function, l Launch) error {
 	if l.Early {
 		add(attrEarly, 1)
 	}
-	return g.step("cuLaunchKernelEx", g.entry["cuLaunchKernelEx"], uintptr(unsafe.Pointer(&g.config)), uintptr(f), uintptr(unsafe.Pointer(&g.params)), 0)
 }
 
 func (g *libcuda) Encode(t Tile) (TensorMap, error) {

@@ -139,6 +139,9 @@ func TestChildOwn(t *testing.T) {
 			t.Errorf("%+v was launched as %+v", l, got)
 		}
 	}
+	if n, err := d.Clusters(f, driver.Launch{Grid: driver.Dim{X: 2, Y: 3, Z: 1}, Block: one, Cluster: driver.Dim{X: 2, Y: 3, Z: 1}}); n != 2 || err != nil {
+		t.Errorf("there is room for %d clusters of six (%v), want 2 of 13", n, err)
+	}
 	if _, err := d.Alloc(1 << 40); !driver.OutOfMemory(err) || driver.Fatal(err) {
 		t.Errorf("a terabyte: %v", err)
 	}
@@ -170,6 +173,7 @@ func nothingAllocated(t *testing.T, d driver.Device) {
 		args.Reset()
 		args.Add(at, 64, 3)
 		err = errors.Join(err, d.Upload(at, host), d.Launch(f, driver.Launch{Grid: driver.Dim{X: 2, Y: 1, Z: 1}, Block: driver.Dim{X: 32, Y: 1, Z: 1}}, &args),
+			d.Launch(f, driver.Launch{Grid: driver.Dim{X: 2, Y: 1, Z: 1}, Block: driver.Dim{X: 32, Y: 1, Z: 1}, Cluster: driver.Dim{X: 2, Y: 1, Z: 1}}, &args),
 			d.Replay(e), d.Download(host, at), d.Sync())
 	}
 	step()

@@ -63,7 +63,72 @@ GPU void bring_box(void* to, const TensorMap& map, int x, int y, int z, int w, u
       : "memory");
 }
 
+// The same to that place of each block of the cluster that mask has a bit for; the bytes count at each one's b.
+GPU void bring_box(void* to, const TensorMap& map, int x, int y, int z, u64* b, u32 mask) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(
+          shared_address(to)),
+      "l"((u64)&map), "r"(x), "r"(y), "r"(z), "r"(shared_address(b)), "h"((u16)mask)
+      : "memory");
+}
+
+GPU void bring_box(void* to, const TensorMap& map, int x, int y, int z, int w, u64* b, u32 mask) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, %3, %4, %5}], [%6], %7;" ::"r"(
+          shared_address(to)),
+      "l"((u64)&map), "r"(x), "r"(y), "r"(z), "r"(w), "r"(shared_address(b)), "h"((u16)mask)
+      : "memory");
+}
+
 GPU void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// ---- blocks of a cluster, a launch without clusters has them of one block: number x + wide·y at (x, y)
+
+GPU int cluster_rank() {
+  int r;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
+  return r;
+}
+
+GPU int cluster_wide() {
+  int n;
+  asm volatile("mov.u32 %0, %%cluster_nctaid.x;" : "=r"(n));
+  return n;
+}
+
+GPU int cluster_high() {
+  int n;
+  asm volatile("mov.u32 %0, %%cluster_nctaid.y;" : "=r"(n));
+  return n;
+}
+
+// Waits for all threads of the cluster that have not ended. It stands before a block's first use of another's shared memory,
+// and before a block ends that another may still use.
+GPU void cluster_barrier() {
+  asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+}
+
+// Where another block has what is at p here.
+GPU u32 address_in(int rank, const void* p) {
+  u32 at;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(shared_address(p)), "r"(rank));
+  return at;
+}
+
+// Arrives at a block's mbarrier by such an address.
+GPU void barrier_arrive_at(u32 b) { asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(b) : "memory"); }
+
+// Waits for a phase in which threads of other blocks arrive.
+GPU void barrier_wait_for_all(u64* b, int parity) {
+  u32 done;
+  do {
+    asm volatile(
+        "{\n.reg .pred p;\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
+        : "=r"(done)
+        : "r"(shared_address(b)), "r"(parity)
+        : "memory");
+  } while (!done);
+}
 
 // ---- some of a block's warps, and blocks of a launch
 

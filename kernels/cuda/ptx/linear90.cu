@@ -21,7 +21,13 @@
 //                 for 16 terms and P = 1 a multiprocessor takes 4 + N/32 KB from L2 and N clocks of the matrix unit,
 //                 64 bytes a clock with N = 128, 53 with 192. Two f32 sums of each output, as the order asks for, leave
 //                 room in the registers for no more than N = 192.
-//   next          clusters of two blocks that share a tile of the weight (multicast): 37 bytes a clock
+//                 Clusters of wide × high blocks (1, 2 or 4, as the host chooses) take wide tiles of outputs and high of
+//                 tokens beside each other: each block brings its part of a tile for all that need it, by multicast, and the
+//                 cache gives 4/high + N·P/32/wide KB a block. With P = 1 and N = 192 that is 37 bytes a clock for 2 × 1, 29
+//                 for 4 × 1 and 27 for 2 × 2; with P = 3 already 23 for 2 × 1. They stop sharing where the parts of a tile are
+//                 less than a row of tiles.
+//   not tried     128 × 256: its sums of segments would lie in shared memory, 128 of 227 KB, and leave two stages; 47 bytes a clock
+//                 alone. A third warpgroup has no registers for two sums of 64 × 192
 // None has been timed; each prediction waits for hardware.
 #include "hopper.h"
 #include "ending.h"
@@ -103,15 +109,17 @@ template <int N, int P> struct Ring {
 struct Parts {
   int each, segments, all;  // segments: of a tile
   int at, end;              // the next segment, and where the block's run ends
+  int beyond;               // from the end of a run to the next one's beginning
   int tile, lo, hi;         // the part is segments lo … hi-1
 
-  GPU Parts(int each, int segments, int tiles) : each(each), segments(segments), all(tiles * segments) {
-    at = blockIdx.x * each;
+  GPU Parts(int each, int segments, int tiles, int wide) : each(each), segments(segments), all(tiles * segments) {
+    at = blockIdx.x / wide * each;
+    beyond = (gridDim.x / wide - 1) * each;
     end = min(at + each, all);
   }
   GPU bool next() {
     if (at == end) {
-      at += (gridDim.x - 1) * each;
+      at += beyond;
       end = min(at + each, all);
     }
     if (at >= all) return false;
@@ -123,51 +131,86 @@ struct Parts {
   GPU bool whole() const { return hi - lo == segments; }
 };
 
-// What a launch is about: tall × long tiles, of steps of K, and where parts of tiles meet.
+// A block's cluster: wide × high blocks, the block is at (x, y) of it. Those at the same x share a tile of the weight, those
+// at the same y one of tokens: each brings its part for all of them.
+struct Cluster {
+  int wide, high, x, y;
+
+  GPU Cluster() : wide(cluster_wide()), high(cluster_high()) {
+    int rank = cluster_rank();
+    x = rank % wide, y = rank / wide;
+  }
+  GPU int blocks() const { return wide * high; }
+  GPU bool peers(int rank) const { return rank < blocks() && (rank % wide == x || rank / wide == y); }
+  GPU u32 column() const {  // as a mask
+    u32 mask = 0;
+#pragma unroll 1
+    for (int i = 0; i < high; i++) mask |= 1u << (i * wide + x);
+    return mask;
+  }
+  GPU u32 row() const { return ((1u << wide) - 1) << (y * wide); }
+};
+
+// What a launch is about: tall × long tiles of a cluster, of steps of K, and where parts of tiles meet.
 struct Plan {
+  Cluster in;
   int tall, tokens, steps, each;
-  int high;      // rows of tiles that a tile of 128 takes of each of the weight's halves, or of the whole
+  int high;      // rows of tiles that a block brings of each of the weight's halves, or of the whole
   float* parts;  // 128·N sums for each segment of each tile
   u32* come;     // for each tile and warpgroup the segments that are in parts; 0 between launches
 
-  GPU Parts first() const { return Parts(each, (steps + SEGMENT - 1) / SEGMENT, tall * tokens); }
-  GPU void place(int tile, int& o, int& t) const {
-    int first = tile / (HIGH * tokens) * HIGH, high = min(HIGH, tall - first), i = tile - first * tokens;
-    o = first + i % high, t = i / high;
+  GPU Parts first() const { return Parts(each, (steps + SEGMENT - 1) / SEGMENT, tall * tokens, in.wide); }
+  // The block's own of a cluster's tile: of outputs, of tokens, and the number of all.
+  GPU void place(int tile, int& o, int& t, int& number) const {
+    int most = HIGH / in.wide, first = tile / (most * tokens) * most, high = min(most, tall - first), i = tile - first * tokens;
+    o = (first + i % high) * in.wide + in.x, t = i / high * in.high + in.y;
+    number = tile * in.blocks() + in.y * in.wide + in.x;
   }
 };
 
 template <int N, int P> GPU void produce(Ring<N, P> r, const TensorMap& w, const TensorMap& x, const Plan& plan) {
+  bool alone = plan.in.blocks() == 1;
+  u32 column = plan.in.column(), row = plan.in.row();
+  int high = N / 8 / plan.in.wide;  // rows of tiles of tokens that the block brings
+  u8* space = r.space + plan.in.y * (r.WEIGHT / plan.in.high);
+  int tokens = r.WEIGHT - plan.in.y * (r.WEIGHT / plan.in.high) + plan.in.x * (high * STEP * P * TILE);
   for (Parts p = plan.first(); p.next();) {
-    int o, t, last = min(p.hi * SEGMENT, plan.steps);
-    plan.place(p.tile, o, t);
+    int o, t, number, last = min(p.hi * SEGMENT, plan.steps);
+    plan.place(p.tile, o, t, number);
+    o = (o * plan.in.high + plan.in.y) * plan.high, t = (t * plan.in.wide + plan.in.x) * high;
     for (int step = p.lo * SEGMENT; step < last; step++, r.next()) {
-      barrier_wait(r.empty + r.stage, r.parity ^ 1);  // the phase before the first counts as over
-      barrier_expect(r.full + r.stage, r.BYTES);
-      u8* to = r.space + r.stage * r.BYTES;
-      bring_box(to, w, 0, step * STEP, 0, o * plan.high, r.full + r.stage);
-      bring_box(to + r.WEIGHT, x, 0, step * STEP * P, t * (N / 8), r.full + r.stage);
+      u64* full = r.full + r.stage;
+      barrier_wait_for_all(r.empty + r.stage, r.parity ^ 1);  // the phase before the first counts as over
+      barrier_expect(full, r.BYTES);
+      u8* to = space + r.stage * r.BYTES;
+      if (alone) {
+        bring_box(to, w, 0, step * STEP, 0, o, full);
+        bring_box(to + tokens, x, 0, step * STEP * P, t, full);
+      } else {
+        bring_box(to, w, 0, step * STEP, 0, o, full, column);
+        bring_box(to + tokens, x, 0, step * STEP * P, t, full, row);
+      }
     }
   }
 }
 
 // A segment of one warpgroup's 64 outputs × N tokens, from zero. A stage is given back when the products of the next one
-// are on their way.
-template <int N, int P> GPU void segment(float (&d)[N / 2], Ring<N, P>& r, int group, int steps) {
+// are on their way: to each block that brings parts of it by a lane of its own, whose `back` is where that has its barriers.
+template <int N, int P> GPU void segment(float (&d)[N / 2], Ring<N, P>& r, u32 back, int group, int steps) {
 #pragma unroll
   for (int i = 0; i < N / 2; i++) d[i] = 0;
   begin_products(d);
-  u64* before = nullptr;
+  u32 before = 0;
   for (; steps > 0; steps--, r.next()) {
     barrier_wait(r.full + r.stage, r.parity);
     step_products<P>(d, r.weight() + group * 8 * STEP * TILE, r.weight() + r.WEIGHT);
     end_products();
     wait_products<1>();
-    if (before && lane_id() == 0) barrier_arrive(before);
-    before = r.empty + r.stage;
+    if (before) barrier_arrive_at(before);
+    before = back ? back + r.stage * 8 : 0;
   }
   wait_products(d);
-  if (lane_id() == 0) barrier_arrive(before);
+  if (before) barrier_arrive_at(before);
 }
 
 // ---- parts of tiles: a warpgroup's sums of a segment, four by four: 128 threads' lie end to end
@@ -214,25 +257,27 @@ GPU bool last_to_come(u32* come, int mine, int all, int group, u32* word) {
 template <int N, int P>
 GPU void consume(const Ending& to, Ring<N, P> r, const Plan& plan, const Expand* expands, int many, int group, u32* word) {
   float s[N / 2], d[N / 2];
+  u32 back = plan.in.peers(lane_id()) ? address_in(lane_id(), r.empty) : 0;
   for (Parts p = plan.first(); p.next();) {
-    int o, t, base = p.tile * p.segments;
-    plan.place(p.tile, o, t);
+    int o, t, number;
+    plan.place(p.tile, o, t, number);
+    int base = number * p.segments;
     int left = to.rows - t * N;
 #pragma unroll
     for (int i = 0; i < N / 2; i++) s[i] = 0;
     for (int i = p.lo; i < p.hi; i++) {
-      segment<N, P>(d, r, group, min(SEGMENT, plan.steps - i * SEGMENT));
+      segment<N, P>(d, r, back, group, min(SEGMENT, plan.steps - i * SEGMENT));
       if (p.lo) leave(slot<N / 2>(plan.parts, base + i, group), d, left);
 #pragma unroll
       for (int e = 0; e < N / 2; e++) s[e] += d[e];
     }
     if (!p.whole()) {
       if (!p.lo) leave(slot<N / 2>(plan.parts, base, group), s, left);
-      if (!last_to_come(plan.come + 2 * p.tile + group, p.hi - p.lo, p.segments, group, word)) continue;
+      if (!last_to_come(plan.come + 2 * number + group, p.hi - p.lo, p.segments, group, word)) continue;
 #pragma unroll
       for (int e = 0; e < N / 2; e++) s[e] = 0;
       add(s, slot<N / 2>(plan.parts, base, group), left);
-      for (int i = p.each - base % p.each; i < p.segments; i++) add(s, slot<N / 2>(plan.parts, base + i, group), left);
+      for (int i = p.each - p.tile * p.segments % p.each; i < p.segments; i++) add(s, slot<N / 2>(plan.parts, base + i, group), left);
     }
     put(to, s, expands, many, o * 128 + group * 64, t * N);
   }
@@ -247,18 +292,20 @@ template <int N, int P> GPU void product_of(const Ending& to, const TensorMap& w
   extern __shared__ __align__(1024) u8 space[];
   u64 *full = (u64*)(space + Stages::STAGES * Stages::BYTES), *empty = full + Stages::STAGES;
   Expand* kept = (Expand*)(empty + Stages::STAGES + 1);
+  Cluster in;
   if (threadIdx.x == 0) {
     for (int i = 0; i < Stages::STAGES; i++) {
       barrier_init(full + i, 1);
-      barrier_init(empty + i, 8);  // a lane of each warp that reads it
+      barrier_init(empty + i, 8 * (in.wide + in.high - 1));  // a lane of each warp that reads what the block brings
     }
     barriers_made();
   }
 #pragma unroll
   for (int i = 0; i < EXPANDS; i++)  // parameters by constant indices
     if (threadIdx.x == i) kept[i] = expands.of[i];
-  __syncthreads();
-  Plan plan{(to.n + 127) / 128, (to.rows + N - 1) / N, (wide + STEP - 1) / STEP, each, to.gated ? 8 : 16, parts, come};
+  cluster_barrier();
+  Plan plan{in, (to.n + 128 * in.wide - 1) / (128 * in.wide), (to.rows + N * in.high - 1) / (N * in.high), (wide + STEP - 1) / STEP, each,
+            (to.gated ? 8 : 16) / in.high, parts, come};
   Stages ring{space, full, empty, 0, 0};
   if (warp_id() < 4) {
     fewer_registers<40>();
@@ -268,6 +315,7 @@ template <int N, int P> GPU void product_of(const Ending& to, const TensorMap& w
     int group = warp_id() / 4 - 1;
     consume(to, ring, plan, kept, many, group, (u32*)(empty + Stages::STAGES) + group);
   }
+  cluster_barrier();
 }
 
 #define LINEAR90(N, P)                                                                           \

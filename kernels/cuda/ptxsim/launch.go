@@ -63,6 +63,32 @@ func clusterOf(k *kernel, l driver.Launch) [3]int {
 	return [3]int{1, 1, 1}
 }
 
+// Clusters is what a GPU has room for, of one block a multiprocessor: the blocks of a cluster are in one part of the GPU, of about
+// 16 multiprocessors, which stand there in pairs.
+func (d *Device) Clusters(f driver.Function, l driver.Launch) (int, error) {
+	fn, err := d.function("cuOccupancyMaxActiveClusters", f)
+	if err == nil {
+		err = d.checkCluster(fn, l)
+	}
+	if err != nil || d.capability < 90 {
+		return 0, err
+	}
+	c, parts, n := clusterOf(fn.kernel, l), max(d.multiprocessors/16, 1), 0
+	pairs := d.multiprocessors / 2 / parts
+	more := d.multiprocessors/2 - pairs*parts // parts with a pair more
+	for i := range parts {
+		all := 2 * pairs
+		if i < more {
+			all += 2
+		}
+		if parts == 1 {
+			all = d.multiprocessors
+		}
+		n += all / (c[0] * c[1] * c[2])
+	}
+	return n, d.lost
+}
+
 // mostCluster is how many blocks every device of capability 9.0 can have in a cluster.
 const mostCluster = 8
 

@@ -145,6 +145,8 @@ func (d *device) Launch(f driver.Function, l driver.Launch, args *driver.Args) e
 	return failed("cuLaunchKernel", d.functions[f-1].Launch(l.Grid.X, l.Grid.Y, l.Grid.Z, l.Block.X, l.Block.Y, l.Block.Z, l.Shared, d.stream, d.params))
 }
 
+func (d *device) Clusters(driver.Function, driver.Launch) (int, error) { return 0, nil }
+
 func (d *device) Encode(driver.Tile) (driver.TensorMap, error) {
 	return driver.TensorMap{}, lacks("tensor maps")
 }

@@ -196,6 +196,12 @@ R cuLaunchKernelEx(struct config *c, struct kernel *f, void **p, void **extra) {
   arguments(&w, p);
   return extra ? 1 : queue(w, c->stream);
 }
+R cuOccupancyMaxActiveClusters(int *n, struct kernel *f, struct config *c) { // of a device of 13 multiprocessors
+  *n = 13;
+  for (unsigned i = 0; i < c->n; i++)
+    if (c->attrs[i].id == 4) *n /= c->attrs[i].value[0] * c->attrs[i].value[1] * c->attrs[i].value[2];
+  return !f;
+}
 R cuStreamCreate(void **s, unsigned flags) { return *s = STREAM, flags != 1; }
 R cuStreamSynchronize(void *s) { return s != STREAM ? 400 : lost; }
 
