@@ -30,36 +30,58 @@ var gradNames = func() map[int]map[int]string {
 
 // gradient90 is LinearGrad by the matrix units of compute capability 9.0.
 func (d *Device) gradient90(dx, dout k.Tensor, w k.Weight) {
-	steps, packed := ceil(w.Rows, tileCols), d.pack(opLinearGrad, dout, 2)
-	if d.naive || steps == 0 {
+	if steps := ceil(w.Rows, tileCols); d.naive || steps == 0 {
+		packed := d.pack(opLinearGrad, dout, 2)
 		d.op(opLinearGrad, "gradient90_v1").out(dx).ints(dx.Rows, dx.Cols, steps).weight(w).address(packed).ints(d.pieces).
 			run(plane(ceil(dx.Cols, 64), ceil(dx.Rows, tileRows)), 128)
 		return
 	}
-	tokens, blocks := d.gradPlan(dx.Rows, dx.Cols)
-	box := tiling{bytes: tileBytes, wide: ceil(dx.Cols, tileCols), high: gradDeep * steps, boxWide: gradAcross, boxHigh: gradDeep}
+	d.gradient90By(d.gradPlan(dx.Rows, dx.Cols), dx, dout, w)
+}
+
+// A gradPlan says how a product is shared out: it changes no bit of it.
+type gradPlan struct {
+	tokens int // of a tile
+	blocks int // or clusters
+	of     sharing
+}
+
+func (d *Device) gradient90By(p gradPlan, dx, dout k.Tensor, w k.Weight) {
+	steps, packed := ceil(w.Rows, tileCols), d.pack(opLinearGrad, dout, 2)
+	box := tiling{bytes: tileBytes, wide: ceil(dx.Cols, tileCols), high: gradDeep * steps, boxWide: gradAcross, boxHigh: gradDeep / p.of.high}
 	if d.err == nil {
 		box.at = d.memoryOf("LinearGrad", ofWeight(w)).at
 	}
-	stage := tileBytes * (gradAcross*gradDeep + tokens/tileRows*d.pieces)
-	d.op(opLinearGrad, gradNames[tokens][d.pieces]).out(dx).ints(dx.Rows, dx.Cols, steps).
+	stage := tileBytes * (gradAcross*gradDeep + p.tokens/tileRows*d.pieces)
+	d.op(opLinearGrad, gradNames[p.tokens][d.pieces]).out(dx).ints(dx.Rows, dx.Cols, steps).
 		tiles(box).tiles(tiling{bytes: tileBytes, at: packed, wide: steps * d.pieces, high: ceil(dx.Rows, tileRows),
-		boxWide: d.pieces, boxHigh: tokens / tileRows}).
-		shared(min(ringBytes/stage, mostStages)*(stage+stageSigns)).run(line(blocks), 384)
+		boxWide: d.pieces, boxHigh: p.tokens / tileRows / p.of.wide}).
+		shared(min(ringBytes/stage, mostStages)*(stage+stageSigns)).together(p.of).run(plane(p.blocks*p.of.wide, p.of.high), threads90)
 }
 
-// gradPlan chooses the tokens of a tile whose time, as predicted, is the least: a step brings 64 bytes for each of a tile's columns
-// and of its tokens' pieces, and how many tiles the busiest block has.
-func (d *Device) gradPlan(rows, cols int) (tokens, blocks int) {
+// gradShares are the clusters that are chosen from.
+var gradShares = [...]sharing{alone, {2, 1}, {1, 2}, {2, 2}}
+
+// gradPlan chooses the plan whose time, as predicted, is the least: a step's products take 4 clocks for each of a tile's tokens' pieces; it
+// brings 16 KB of the weight and 64 bytes of each of those, less where blocks share them.
+func (d *Device) gradPlan(rows, cols int) (best gradPlan) {
 	least := 0
 	for _, n := range gradTokens {
-		tiles := ceil(cols, gradColumns) * ceil(rows, n)
-		if time := ceil(tiles, d.processors) * (gradColumns + n*d.pieces); tokens == 0 || time < least {
-			tokens, blocks, least = n, min(tiles, d.processors), time
+		for _, of := range gradShares {
+			room := d.clusters[of.blocks()]
+			if room == 0 || n/tileRows%of.wide != 0 {
+				continue
+			}
+			tiles := ceil(cols, gradColumns*of.wide) * ceil(rows, n*of.high)
+			clocks := max(4*n*d.pieces, (gradAcross*gradDeep*tileBytes/of.high+64*n*d.pieces/of.wide)/cacheClock)
+			time := ceil(tiles, room) * clocks * (32 + of.blocks()) / 32 // for waiting for each other: a guess
+			if least == 0 || time < least {
+				best, least = gradPlan{n, min(tiles, room), of}, time
+			}
 		}
 		if n >= rows {
 			break
 		}
 	}
-	return tokens, blocks
+	return best
 }

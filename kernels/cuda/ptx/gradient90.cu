@@ -17,7 +17,9 @@
 //                    40 KB for 1,536 clocks of products, where linear90's 128 × 192 would take 44 KB for 1,152. Gates and ups
 //                    of a 7B model and 2,048 tokens: 10.9 GB, 1.9 ms of the L2 cache beside 1.7 of the matrix units;
 //                    linear_grad takes 17.4 GB, 3.1 ms
-//   next             clusters of two blocks that share the tokens (multicast): 28 KB a step
+//   the same, in clusters of wide × high blocks that share tokens and a weight by multicast: with 2 × 1 a block takes 28 KB
+//                    of that step, and with P = 1 and 2 × 2 12 KB for 512 clocks where it took 24: the matrix units are what is
+//                    left to wait for
 // None has been timed; each prediction waits for hardware.
 #include "hopper.h"
 #include "turned.h"
@@ -106,33 +108,64 @@ template <int N, int P> struct Ring {
   }
 };
 
-// Tiles of 256 columns × N tokens: block b has those numbered b, b + gridDim.x, …
+// A block's cluster: wide × high blocks, the block is at (x, y) of it. Those at the same x share a tile of the weight, those
+// at the same y one of tokens: each brings its part for all of them.
+struct Cluster {
+  int wide, high, x, y;
+
+  GPU Cluster() : wide(cluster_wide()), high(cluster_high()) { x = cluster_rank() % wide, y = cluster_rank() / wide; }
+  GPU bool peers(int rank) const { return rank < wide * high && (rank % wide == x || rank / wide == y); }
+  GPU u32 row() const { return ((1u << wide) - 1) << (y * wide); }  // as a mask
+  GPU u32 column() const {
+    u32 mask = 0;
+#pragma unroll 1
+    for (int i = 0; i < high; i++) mask |= 1u << (i * wide + x);
+    return mask;
+  }
+};
+
+// Tiles of 256 columns × N tokens for each block of a cluster: cluster number b has those numbered b, b + so many clusters, …
 struct Tiles {
+  Cluster in;
   int tall, tokens, steps;
 
+  GPU int first() const { return blockIdx.x / in.wide; }
+  GPU int beyond() const { return gridDim.x / in.wide; }
   GPU int all() const { return tall * tokens; }
   GPU void place(int tile, int& o, int& t) const {
-    int first = tile / (HIGH * tokens) * HIGH, high = min(HIGH, tall - first), i = tile - first * tokens;
-    o = first + i % high, t = i / high;
+    int most = HIGH / in.wide, first = tile / (most * tokens) * most, high = min(most, tall - first), i = tile - first * tokens;
+    o = (first + i % high) * in.wide + in.x, t = i / high * in.high + in.y;
   }
 };
 
 template <int N, int P> GPU void produce(Ring<N, P> r, const TensorMap& w, const TensorMap& x, const Tiles& tiles) {
-  for (int tile = blockIdx.x; tile < tiles.all(); tile += gridDim.x) {
+  const Cluster& in = tiles.in;
+  bool alone = in.wide * in.high == 1;
+  u32 column = in.column(), row = in.row();
+  int deep = DEEP / in.high, high = N / 8 / in.wide;  // rows of tiles that the block brings
+  for (int tile = tiles.first(); tile < tiles.all(); tile += tiles.beyond()) {
     int o, t;
     tiles.place(tile, o, t);
     for (int step = 0; step < tiles.steps; step++, r.next()) {
-      barrier_wait(r.empty + r.stage, r.parity ^ 1);  // the phase before the first counts as over
-      barrier_expect(r.full + r.stage, r.BYTES);
-      u8* to = r.space + r.stage * r.BYTES;
-      bring_box(to, w, 0, o * ACROSS, step * DEEP, r.full + r.stage);
-      bring_box(to + WEIGHT, x, 0, step * P, t * (N / 8), r.full + r.stage);
+      u64* full = r.full + r.stage;
+      barrier_wait_for_all(r.empty + r.stage, r.parity ^ 1);  // the phase before the first counts as over
+      barrier_expect(full, r.BYTES);
+      u8 *weight = r.space + r.stage * r.BYTES + in.y * deep * ACROSS * TILE;
+      u8 *tokens = r.space + r.stage * r.BYTES + WEIGHT + in.x * high * P * TILE;
+      if (alone) {
+        bring_box(weight, w, 0, o * ACROSS, step * DEEP, full);
+        bring_box(tokens, x, 0, step * P, t * high, full);
+      } else {
+        bring_box(weight, w, 0, o * ACROSS, step * DEEP + in.y * deep, full, column);
+        bring_box(tokens, x, 0, step * P, (t * in.wide + in.x) * high, full, row);
+      }
     }
   }
 }
 
-// A chunk of one or two steps, added to the sums of one warpgroup's 2 × 64 columns × N tokens.
-template <int N, int P> GPU void chunk(float (&s)[2][N / 2], float (&d)[N / 2], Ring<N, P>& r, int group, int steps) {
+// A chunk of one or two steps, added to the sums of one warpgroup's 2 × 64 columns × N tokens. Its stages are given back to each
+// block that brings parts of them by a lane of its own, whose `back` is where that has its barriers.
+template <int N, int P> GPU void chunk(float (&s)[2][N / 2], float (&d)[N / 2], Ring<N, P>& r, u32 back, int group, int steps) {
   Ring<N, P> second = r;
   second.next();
   barrier_wait(r.full + r.stage, r.parity);
@@ -148,20 +181,21 @@ template <int N, int P> GPU void chunk(float (&s)[2][N / 2], float (&d)[N / 2], 
 #pragma unroll
     for (int i = 0; i < N / 2; i++) s[half][i] += d[i];
   }
-  if (lane_id() == 0) barrier_arrive(r.empty + r.stage);
-  if (lane_id() == 0 && steps > 1) barrier_arrive(r.empty + second.stage);
+  if (back) barrier_arrive_at(back + 8 * r.stage);
+  if (back && steps > 1) barrier_arrive_at(back + 8 * second.stage);
   r = second;
   if (steps > 1) r.next();
 }
 
 template <int N, int P> GPU void consume(GRAD, Ring<N, P> r, const Tiles& tiles, int group) {
   float s[2][N / 2], d[N / 2];
-  for (int tile = blockIdx.x; tile < tiles.all(); tile += gridDim.x) {
+  u32 back = tiles.in.peers(lane_id()) ? address_in(lane_id(), r.empty) : 0;
+  for (int tile = tiles.first(); tile < tiles.all(); tile += tiles.beyond()) {
     int o, t;
     tiles.place(tile, o, t);
 #pragma unroll
     for (int i = 0; i < N / 2; i++) s[0][i] = s[1][i] = d[i] = 0;
-    for (int step = 0; step < steps; step += CHUNK) chunk<N, P>(s, d, r, group, steps - step);
+    for (int step = 0; step < steps; step += CHUNK) chunk<N, P>(s, d, r, back, group, steps - step);
 #pragma unroll
     for (int half = 0; half < 2; half++) add_to(dx, ds, s[half], rows, cols, o * 256 + (group * 2 + half) * 64, t * N);
   }
@@ -171,15 +205,16 @@ template <int N, int P> GPU void product_of(GRAD, const TensorMap& w, const Tens
   using Stages = Ring<N, P>;
   extern __shared__ __align__(1024) u8 space[];
   u64 *full = (u64*)(space + Stages::STAGES * Stages::BYTES), *empty = full + Stages::STAGES;
+  Cluster in;
   if (threadIdx.x == 0) {
     for (int i = 0; i < Stages::STAGES; i++) {
       barrier_init(full + i, 1);
-      barrier_init(empty + i, 8);  // a lane of each warp that reads it
+      barrier_init(empty + i, 8 * (in.wide + in.high - 1));  // a lane of each warp that reads what the block brings
     }
     barriers_made();
   }
-  __syncthreads();
-  Tiles tiles{(cols + 255) / 256, (rows + N - 1) / N, steps};
+  cluster_barrier();
+  Tiles tiles{in, (cols + 256 * in.wide - 1) / (256 * in.wide), (rows + N * in.high - 1) / (N * in.high), steps};
   Stages ring{space, full, empty, 0, 0};
   if (warp_id() < 4) {
     fewer_registers<40>();
@@ -188,6 +223,7 @@ template <int N, int P> GPU void product_of(GRAD, const TensorMap& w, const Tens
     more_registers<232>();
     consume(dx, ds, rows, cols, steps, ring, tiles, warp_id() / 4 - 1);
   }
+  cluster_barrier();
 }
 
 #define GRADIENT90(N, P)                                                                 \
