@@ -28,7 +28,7 @@ func (d *Device) Fused(out, x k.Tensor, w k.Weight, bias k.Tensor, e k.Ending) b
 		need(like(a.Low) && like(a.B) && a.Low.Cols == a.B.Cols && a.Row >= 0 && a.Row+a.Low.Rows <= x.Rows &&
 			a.Col >= 0 && a.Col+a.B.Rows <= w.Rows, "Fused", out, a.Low, a.B)
 	}
-	if !d.hopper || d.naive || w.Type != k.BF16 && !w.Type.Blocks() || x.Cols == 0 || x.Rows > mostPacked || len(e.Expands) > mostExpands ||
+	if !d.hopper || d.naive || w.Type != k.BF16 && !w.Type.Blocks() || x.Cols == 0 || x.Rows > d.mostRows() || len(e.Expands) > mostExpands ||
 		e.Gated && w.Rows%(2*tileRows) != 0 {
 		return false
 	}

@@ -71,6 +71,20 @@ func sharedPlans(tokens, segments int) (all []clusters90) {
 	return all
 }
 
+// Rows are packed by as few times as there is room for, nearly as many each.
+func TestRowsPacked(t *testing.T) {
+	for _, pieces := range []int{1, 3} {
+		d := &Device{pieces: pieces}
+		most := 6144 / pieces
+		for _, rows := range []int{0, 1, 128, 129, 2048, 2049, 6142, 6144, 6145, 8192, 100_000} {
+			n := d.rowsPacked(rows)
+			if n%128 != 0 || n > most || rows > 0 && (ceil(rows, n) != ceil(rows, most) || n*ceil(rows, n) >= rows+128*ceil(rows, n)) {
+				t.Errorf("%d rows of %d pieces: %d at a time", rows, pieces, n)
+			}
+		}
+	}
+}
+
 // The products of a decoder of 7B parameters: hidden 3584, 4608 of queries, keys and values, 18944 of gate and of up,
 // a vocabulary of 152064.
 var shapes7B = [][2]int{{4608, 3584}, {3584, 3584}, {37888, 3584}, {3584, 18944}, {152064, 3584}}
@@ -81,7 +95,7 @@ func TestPlans(t *testing.T) {
 	for _, pieces := range []int{1, 3} {
 		d := &Device{processors: 132, clusters: [mostShare + 1]int{1: 132, 2: 66, 4: 32}, pieces: pieces}
 		for _, s := range shapes7B {
-			for _, rows := range []int{1, 2, 8, 9, 44, 64, 100, 256, 1000, 2048} {
+			for _, rows := range []int{1, 2, 8, 9, 44, 64, 100, 256, 1000, 2048, 4096} {
 				outputs, wide := s[0], ceil(s[1], tileCols)
 				p := d.plan90(rows, outputs, wide, tokens90[:])
 				segments := ceil(ceil(wide, stepTiles), segmentSteps)

@@ -8,7 +8,7 @@ const (
 	tileCols   = 32
 	tileRows   = 8
 	manyStages = 3
-	mostPacked = 2048 // tokens that are packed at a time; a multiple of 128
+	mostPacked = 2048 // tokens that are packed at a time where each is three pieces; a multiple of 128
 )
 
 // stageBytes is the shared memory of a 128 × 128 tile.
@@ -21,8 +21,8 @@ func (d *Device) Linear(out, x k.Tensor, w k.Weight, bias k.Tensor) {
 		d.product(opLinear, out, x, d.rowsOf(w), k.Gemm{TransB: true, Alpha: 1, Bias: bias})
 		return
 	}
-	for i := 0; i < x.Rows; i += mostPacked {
-		n := min(mostPacked, x.Rows-i)
+	for i, most := 0, d.rowsPacked(x.Rows); i < x.Rows; i += most {
+		n := min(most, x.Rows-i)
 		switch {
 		case w.Type.Blocks():
 			d.quantProduct(out.Slice(i, n), x.Slice(i, n), w, bias)
@@ -32,6 +32,15 @@ func (d *Device) Linear(out, x k.Tensor, w k.Weight, bias k.Tensor) {
 			d.linear(out.Slice(i, n), x.Slice(i, n), w, bias)
 		}
 	}
+}
+
+// mostRows is how many rows are packed at a time: as many bytes, whatever the pieces.
+func (d *Device) mostRows() int { return mostPacked * 3 / d.pieces }
+
+// rowsPacked is how many of a product's rows are packed at a time, about as many each time: whole tiles of 128.
+func (d *Device) rowsPacked(rows int) int {
+	times := max(ceil(rows, d.mostRows()), 1)
+	return ceil(ceil(rows, times), 128) * 128
 }
 
 func (d *Device) linear(out, x k.Tensor, w k.Weight, bias k.Tensor) {
