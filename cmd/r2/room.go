@@ -51,24 +51,33 @@ func weightsFit(be kernels.Backend, m *weights.Model, o model.Options) error {
 	if err != nil {
 		return err
 	}
-	matrix := int64(4) // bytes of an element
-	if t, err := m.Tensor(m.Config.Projections(0)[0].Module + ".weight"); err == nil && !o.Train &&
-		(o.Convert && o.DType == weights.BF16 || !o.Convert && t.Type == weights.BF16) {
-		matrix = 2
+	matrix := kernels.F32
+	if t, err := m.Tensor(m.Config.Projections(0)[0].Module + ".weight"); err == nil && !o.Train {
+		stored := t.Type
+		if o.Convert {
+			stored = o.DType
+		}
+		switch stored {
+		case weights.BF16:
+			matrix = kernels.BF16
+		case weights.Q8_0:
+			matrix = kernels.Q8_0
+		}
 	}
 	need := int64(0)
 	for _, p := range m.Config.Parameters() {
-		n := int64(4)
-		if len(p.Shape) == 2 {
-			n = matrix
-		}
+		n := 1
 		for _, d := range p.Shape {
-			n *= int64(d)
+			n *= d
 		}
-		need += n
+		if len(p.Shape) == 2 {
+			need += int64(matrix.Bytes(n))
+		} else {
+			need += int64(kernels.F32.Bytes(n))
+		}
 	}
 	if need > free {
-		return fmt.Errorf("%s: the weights take %s, and %s of the device's %s are free: end what else runs on it, or take a smaller model or --dtype bf16",
+		return fmt.Errorf("%s: the weights take %s, and %s of the device's %s are free: end what else runs on it, or take a smaller model or --dtype bf16 or int8",
 			m.Path, mib(need), mib(free), mib(total))
 	}
 	return nil

@@ -40,9 +40,20 @@ func TestDeviceMemory(t *testing.T) {
 	if want := "mini: the weights take " + mib(int64(4*parameters)) + ", and " + mib(be.free) + " of the device's 1048576.0 MiB are free"; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("the refusal reads %v, want one with %q", err, want)
 	}
-	for what, o := range map[string]model.Options{"half the size": {Convert: true, DType: weights.BF16}} {
-		if err := weightsFit(be, m, o); err != nil {
-			t.Errorf("%s: %v", what, err)
+	for typ, of := range map[weights.DType]kernels.DType{weights.BF16: kernels.BF16, weights.Q8_0: kernels.Q8_0} {
+		need := 0
+		for _, p := range m.Config.Parameters() {
+			if len(p.Shape) == 2 {
+				need += of.Bytes(p.Shape[0] * p.Shape[1])
+			} else {
+				need += 4 * p.Shape[0]
+			}
+		}
+		if err := weightsFit(card{be.Backend, int64(need)}, m, model.Options{Convert: true, DType: typ}); err != nil {
+			t.Errorf("%v: %v", typ, err)
+		}
+		if err := weightsFit(card{be.Backend, int64(need) - 1}, m, model.Options{Convert: true, DType: typ}); err == nil {
+			t.Errorf("%v: a byte too few is enough", typ)
 		}
 	}
 	if err := weightsFit(cpu.New(1), m, full); err != nil {

@@ -22,7 +22,17 @@ const decodePages, decodePageSize = 8, 4
 // decoding is a runner of a tiny model, with an adapter as number 1, for up to 12 sequences.
 func decoding(t *testing.T, be k.Backend) *runner.Runner {
 	t.Helper()
+	return decodingOf(t, be, model.Options{DType: weights.BF16})
+}
+
+// decodingOf converts the matrices as the options say.
+func decodingOf(t *testing.T, be k.Backend, o model.Options) *runner.Runner {
+	t.Helper()
 	src := modeltest.Tiny("qwen2", 5)
+	o.Context, o.Convert = 64, true
+	if o.DType.Block() > 1 {
+		src.Config.FFN = 64 // whole blocks
+	}
 	host, err := model.RandomAdapter(src.Config, weights.AdapterConfig{R: 4, Alpha: 8, Targets: weights.Targets{Names: model.Modules()}}, 9)
 	if err != nil {
 		t.Fatal(err)
@@ -35,7 +45,7 @@ func decoding(t *testing.T, be k.Backend) *runner.Runner {
 	var dec *model.Decoder
 	var ad *model.Adapter
 	attached(t, be, func() error {
-		if dec, err = model.Load(be, src.Config, src, model.Options{Context: 64, DType: weights.BF16, Convert: true}); err != nil {
+		if dec, err = model.Load(be, src.Config, src, o); err != nil {
 			return err
 		}
 		ad, err = dec.LoadAdapter(host)

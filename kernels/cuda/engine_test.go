@@ -31,9 +31,16 @@ type stand struct {
 
 func newStand(t *testing.T, be k.Backend, arch string, typ weights.DType) *stand {
 	t.Helper()
+	return newStandOf(t, be, arch, model.Options{DType: typ})
+}
+
+// newStandOf converts the matrices as the options say.
+func newStandOf(t *testing.T, be k.Backend, arch string, o model.Options) *stand {
+	t.Helper()
 	const chunk, pageSize, pages = 16, 4, 100
 	src := modeltest.Tiny(arch, 5)
-	if typ.Block() > 1 {
+	o.Context, o.Convert = 128, true
+	if o.DType.Block() > 1 {
 		src.Config.FFN = 64 // whole blocks
 	}
 	host, err := model.RandomAdapter(src.Config, weights.AdapterConfig{R: 4, Alpha: 8, Targets: weights.Targets{Names: model.Modules()}}, 9)
@@ -47,7 +54,7 @@ func newStand(t *testing.T, be k.Backend, arch string, typ weights.DType) *stand
 	}
 	s := &stand{}
 	attached(t, be, func() error {
-		if s.dec, err = model.Load(be, src.Config, src, model.Options{Context: 128, DType: typ, Convert: true}); err != nil {
+		if s.dec, err = model.Load(be, src.Config, src, o); err != nil {
 			return err
 		}
 		s.ad, err = s.dec.LoadAdapter(host)

@@ -108,7 +108,7 @@ func (d *Device) Unload(w k.Weight) {
 func (d *Device) Load(f k.Format, rows, cols int, src ...[]byte) k.Weight {
 	t := f.Type
 	if !d.Holds(f) {
-		d.fail(fmt.Errorf("cuda: there are no weights of %v yet: only f32, bf16, f16 and q8_0, and products that round nothing", f))
+		d.fail(fmt.Errorf("cuda: there are no weights of %v yet: only f32, bf16, f16 and q8_0, and products that round nothing, or q8_0's to int8", f))
 		return k.Weight{Buf: &memory{}, Rows: rows, Cols: cols, Format: f}
 	}
 	if t.Blocks() && cols%k.BlockLen != 0 {
@@ -145,7 +145,10 @@ func (d *Device) Load(f k.Format, rows, cols int, src ...[]byte) k.Weight {
 
 // Holds reports whether Load takes weights of f.
 func (d *Device) Holds(f k.Format) bool {
-	return (f.Type == k.F32 || f.Type == k.BF16 || f.Type == k.F16 || f.Type == k.Q8_0) && f.Acts == k.F32
+	if f.Type == k.Q8_0 {
+		return f.Acts == k.F32 || f.Acts == k.I8
+	}
+	return (f.Type == k.F32 || f.Type == k.BF16 || f.Type == k.F16) && f.Acts == k.F32
 }
 
 // loadPiece is the most bytes of a weight that are brought to the device at a time.

@@ -19,7 +19,8 @@ func (d *Device) quantProduct(out, x k.Tensor, w k.Weight, bias k.Tensor) {
 		d.quant90(out, x, w, bias)
 		return
 	}
-	packed, wide := d.pack(opLinear, x, 1), w.Cols/tileCols
+	wide := w.Cols / tileCols
+	packed, scales, pieces := d.packFor(x, w, 1)
 	kernel, tokens, threads := "quant_few32", 32, 256
 	switch {
 	case d.naive:
@@ -29,8 +30,34 @@ func (d *Device) quantProduct(out, x k.Tensor, w k.Weight, bias k.Tensor) {
 	case x.Rows <= 16:
 		kernel, tokens = "quant_few16", 16
 	}
-	d.op(opLinear, kernel).out(out).weight(w).address(packed).row(bias).ints(x.Rows, w.Rows, wide, d.pieces).
+	d.op(opLinear, kernel).out(out).weight(w).address(packed).address(scales).row(bias).ints(x.Rows, w.Rows, wide, pieces).
 		run(plane(ceil(w.Rows, 16), ceil(x.Rows, tokens)), threads)
+}
+
+// tokenBytes are what packFor takes for the scales of a tile of tokens that are integers.
+const tokenBytes = 4 * tileRows
+
+// packedSize is the bytes of what packFor makes.
+func (d *Device) packedSize(rows int, w k.Weight) int {
+	tiles := ceil(rows, tileRows) * (w.Cols / tileCols)
+	if w.Acts == k.I8 {
+		return tiles * (tileBytes + tokenBytes)
+	}
+	return tiles * d.pieces * tileBytes
+}
+
+// packFor brings x into tiles of bf16 numbers, in scratch memory, as w takes it: in pieces, or as integers with their scales, which
+// are at 0 otherwise.
+func (d *Device) packFor(x k.Tensor, w k.Weight, order int) (packed, scales uint64, pieces int) {
+	if w.Acts != k.I8 {
+		return d.pack(opLinear, x, order), 0, d.pieces
+	}
+	wide, high := w.Cols/tileCols, ceil(x.Rows, tileRows)
+	packed = d.space(d.packedSize(x.Rows, w))
+	scales = packed + uint64(high*wide*tileBytes)
+	d.op(opLinear, "pack_ints").address(packed).address(scales).in(x).ints(x.Rows, wide, order).
+		run(plane(ceil(8*wide, 256), high*tileRows), 256)
+	return packed, scales, 1
 }
 
 // unpackRows is how many outputs of a weight in blocks are bf16 numbers at a time, in scratch memory; a multiple of 32. It is

@@ -30,21 +30,28 @@ var quantMutations = []mutation{
 	{"the tokens' second box is the first", "quant90_8_3", `add\.s32(\s+%r\d+, %r\d+, )3;`, 0, "add.s32${1}0;", playQuant, otherAnswer},
 	{"no barrier before a part is counted", "quant90_8_3", barrierOf, 0, "", playQuantParts, race},
 	{"a segment's sums are not left", "quant90_8_3", `st\.global\.v4\.f32[^;]*;`, 0, "", playQuantParts, otherAnswer},
-	{"no barrier before tiles are overwritten", "quant90_v1", barrier, 3, "", playQuant, race},
+	{"tokens of the second block have the first one's scales", "quant90_8_int", `(ld\.shared\.v2\.f32[^;]*\+)9760\];`, 0, "${1}9728];", playInts, otherAnswer},
+	{"tokens' scales are not expected", "quant90_8_int", `mov\.u32(\s+%r\d+, )9792;`, 0, "mov.u32${1}9728;", playInts, onItsWay},
+	{"tokens' scales are another step's", "quant90_8_int", `(cp\.async\.bulk\.tensor\.3d[^{]*\{(%r\d+), )%r\d+,`, 2, "${1}${2},", playInts, otherAnswer},
+	{"one token's scale is the other's", "quant90_8_int", `(mul\.rn\.f32\s+%f\d+, %f\d+, )(%f\d+);(\s+[^;]*;\s+mul\.rn\.f32\s+%f\d+, %f\d+, )%f\d+;`, 0, "${1}${2};${3}${2};", playInts, otherAnswer},
+	{"half a block's largest", "pack_ints", `mov\.u32(\s+%r\d+, )4;`, 0, "mov.u32${1}2;", playInts, otherAnswer},
+	{"integers are cut off", "pack_ints", `cvt\.rni\.f32\.f32`, 0, "cvt.rzi.f32.f32", playInts, otherAnswer},
+	{"a scale is a 128th", "pack_ints", `0f42FE0000`, 0, "0f43000000", playInts, otherAnswer},
+	{"no barrier before tiles are overwritten", "quant90_v1", barrier, 5, "", playQuant, race},
 }
 
 // Each bug planted in the product with a weight in blocks is caught.
 func TestQuantMutations(t *testing.T) { plantAll(t, 90, quantMutations) }
 
-// The kernels of sm_80 have their part for one piece first, and then that for three.
+// The kernels of sm_80 have their part for integers first, then that for one piece, then that for three.
 var quant80Mutations = []mutation{
-	{"the second eight outputs have the first ones' scales", "quant_few8", `cvt\.f32\.f16 (%f\d+), %rs2;`, 0, "cvt.f32.f16 ${1}, %rs1;", playQuant80, otherAnswer},
-	{"no barrier before segments are added", "quant_few8", barrier, 2, "", playQuant80, race},
-	{"no barrier before the next segments", "quant_few8", barrier, 3, "", playQuant80, race},
+	{"the second eight outputs have the first ones' scales", "quant_few8", `cvt\.f32\.f16 (%f\d+), %rs4;`, 0, "cvt.f32.f16 ${1}, %rs3;", playQuant80, otherAnswer},
+	{"no barrier before segments are added", "quant_few8", barrier, 4, "", playQuant80, race},
+	{"no barrier before the next segments", "quant_few8", barrier, 5, "", playQuant80, race},
 	{"two registers of a fragment exchanged", "quant_few8", `(mma\.sync\S+ \{[^}]*\}, )\{(%r\d+),(%r\d+),`, 8, "${1}{${3},${2},", playQuant80, otherAnswer},
-	{"an output too many", "quant_few8", `setp\.ge\.s32`, 7, "setp.gt.s32", playQuant80, race},
+	{"an output too many", "quant_few8", `setp\.ge\.s32`, 11, "setp.gt.s32", playQuant80, race},
 	{"a piece of other tokens", "quant_few8", `ld\.global\.v4\.u32(\s+\{[^}]*\}, \[%rd\d+)\+512\];`, 1, "ld.global.v4.u32${1}];", playQuant80, otherAnswer},
-	{"a block further on", "quant_v1", `mul\.wide\.s32(\s+%rd\d+, %r\d+, )272;`, 0, "mul.wide.s32${1}256;", playQuant80, otherAnswer},
+	{"a block further on", "quant_v1", `mul\.wide\.s32(\s+%rd\d+, %r\d+, )272;`, 4, "mul.wide.s32${1}256;", playQuant80, otherAnswer},
 	{"the scale is the first two integers", "pack_quant", `ld\.global\.u16(\s+%rs1, \[%rd\d+)\];`, 0, "ld.global.u16${1}+2];", playTable, otherAnswer},
 	{"a term in another place", "pack_quant", `st\.global\.u8(\s+\[%rd\d+)\+4\]`, 0, "st.global.u8${1}+5]", playTable, otherAnswer},
 	{"an id at the table's end is taken", "embed_quant", `setp\.ge\.s32(\s+%p6)`, 0, "setp.gt.s32${1}", playTable, otherAnswer},
@@ -57,20 +64,24 @@ var quant80Mutations = []mutation{
 func TestQuant80Mutations(t *testing.T) { plantAll(t, 80, quant80Mutations) }
 
 func playQuant(t *testing.T, d *Device) ([]byte, error) {
-	return raggedBlocks(d, 5, 1120, plan90{8, 3, 1, 0})
+	return raggedBlocks(d, q8, 5, 1120, plan90{8, 3, 1, 0})
 }
 func playQuant32(t *testing.T, d *Device) ([]byte, error) {
-	return raggedBlocks(d, 20, 96, plan90{32, 1, 1, 0})
+	return raggedBlocks(d, q8, 20, 96, plan90{32, 1, 1, 0})
 }
 func playQuantParts(t *testing.T, d *Device) ([]byte, error) {
-	return raggedBlocks(d, 13, 1120, plan90{8, 2, 3, 2 * 3 * 128 * 8 * 4})
+	return raggedBlocks(d, q8, 13, 1120, plan90{8, 2, 3, 2 * 3 * 128 * 8 * 4})
+}
+
+func playInts(t *testing.T, d *Device) ([]byte, error) {
+	return raggedBlocks(d, q8i, 5, 1120, plan90{8, 3, 1, 0})
 }
 
 // raggedBlocks is ragged with a weight in blocks.
-func raggedBlocks(d *Device, rows, in int, p plan90) ([]byte, error) {
+func raggedBlocks(d *Device, f k.Format, rows, in int, p plan90) ([]byte, error) {
 	const n = 70
 	g := source()
-	w, x, bias := d.Load(q8, n, in, blocks(g, n, in)), random(d, g, rows, in), random(d, g, 1, n)
+	w, x, bias := d.Load(f, n, in, blocks(g, n, in)), random(d, g, rows, in), random(d, g, 1, n)
 	return twice(d, d.New(k.F32, rows, n), func(out k.Tensor, naive bool) {
 		if naive {
 			d.Linear(out, x, w, bias)

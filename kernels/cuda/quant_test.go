@@ -13,11 +13,13 @@ import (
 	"github.com/r2-reasoner/r2/kernels/kerneltest"
 )
 
-var q8 = k.Format{Type: k.Q8_0}
+var q8, q8i = k.Format{Type: k.Q8_0}, k.Format{Type: k.Q8_0, Acts: k.I8}
 
 // Weights in blocks, as the suite of all devices has them. (sm_80 has the same bits: TestQuantVersions.)
 func TestQuant(t *testing.T) {
-	kerneltest.RunFormat(t, func(t *testing.T) k.Backend { return simulated(t) }, q8)
+	open := func(t *testing.T) k.Backend { return simulated(t) }
+	kerneltest.RunFormat(t, open, q8)
+	kerneltest.RunLinear(t, open, q8i)
 }
 
 // blocks is a random weight in blocks, as Load takes it.
@@ -32,9 +34,9 @@ func blocks(g *rand.Rand, rows, cols int) (raw []byte) {
 }
 
 // quantized plays a product with a weight in blocks.
-func quantized(d *Device, rows, n, in int) ([]byte, error) {
+func quantized(d *Device, f k.Format, rows, n, in int) ([]byte, error) {
 	g := source()
-	w, x, out := d.Load(q8, n, in, blocks(g, n, in)), random(d, g, rows, in), d.New(k.F32, rows, n)
+	w, x, out := d.Load(f, n, in, blocks(g, n, in)), random(d, g, rows, in), d.New(k.F32, rows, n)
 	d.Linear(out, x, w, random(d, g, 1, n))
 	return answer(d, out)
 }
@@ -43,8 +45,12 @@ func quantized(d *Device, rows, n, in int) ([]byte, error) {
 // and every order of warps, the bits of the first version; and as the simulator adds by mma.sync and by wgmma alike, those of both
 // capabilities are the same.
 func TestQuantVersions(t *testing.T) {
-	for i, c := range []struct{ pieces, rows, n, in int }{
-		{3, 1, 150, 1120}, {1, 7, 70, 1120}, {3, 9, 150, 544}, {1, 12, 20, 544}, {3, 17, 70, 544}, {1, 33, 130, 96}, {3, 70, 130, 96}, {1, 100, 20, 576},
+	for i, c := range []struct {
+		f                   k.Format
+		pieces, rows, n, in int
+	}{
+		{q8, 3, 1, 150, 1120}, {q8, 1, 7, 70, 1120}, {q8, 3, 9, 150, 544}, {q8, 1, 12, 20, 544}, {q8, 3, 17, 70, 544}, {q8, 1, 33, 130, 96},
+		{q8, 3, 70, 130, 96}, {q8, 1, 100, 20, 576}, {q8i, 3, 2, 150, 1120}, {q8i, 1, 9, 70, 544}, {q8i, 3, 30, 20, 544}, {q8i, 3, 60, 130, 96}, {q8i, 3, 100, 20, 576},
 	} {
 		var want []byte
 		for _, version := range []struct {
@@ -53,7 +59,7 @@ func TestQuantVersions(t *testing.T) {
 		}{{90, true}, {90, false}, {80, false}} {
 			d := simulatedAs(t, ptxsim.Options{Capability: version.capability, Order: ptxsim.Orders[i%len(ptxsim.Orders)]})
 			d.naive, d.pieces = version.first, c.pieces
-			got, err := quantized(d, c.rows, c.n, c.in)
+			got, err := quantized(d, c.f, c.rows, c.n, c.in)
 			if err != nil {
 				t.Fatalf("%+v of %+v: %v", version, c, err)
 			}
@@ -68,13 +74,15 @@ func TestQuantVersions(t *testing.T) {
 
 // The first version of sm_80 too.
 func TestQuantFirst(t *testing.T) {
-	first, shipped := simulatedAs(t, ptxsim.Options{Capability: 80}), simulatedAs(t, ptxsim.Options{Capability: 80})
-	first.naive = true
-	want, err := quantized(first, 3, 40, 1120)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, err := quantized(shipped, 3, 40, 1120); err != nil || !slices.Equal(got, want) {
-		t.Errorf("the shipped version and the first differ (%v)", err)
+	for _, f := range []k.Format{q8, q8i} {
+		first, shipped := simulatedAs(t, ptxsim.Options{Capability: 80}), simulatedAs(t, ptxsim.Options{Capability: 80})
+		first.naive = true
+		want, err := quantized(first, f, 3, 40, 1120)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := quantized(shipped, f, 3, 40, 1120); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%v: the shipped version and the first differ (%v)", f, err)
+		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -40,6 +41,15 @@ func Run(t *testing.T, open func(t *testing.T) kernels.Backend) {
 
 // RunFormat checks what a device that open opens does with weights of one more format.
 func RunFormat(t *testing.T, open func(t *testing.T) kernels.Backend, f kernels.Format) {
+	runFormat(t, open, f, []string{"Embed", "Linear", "LinearGrad"}, slicesOf(formatChecks, formatHeadChecks, fusedChecks))
+}
+
+// RunLinear checks the product alone: of a format whose weights RunFormat has checked, with rows rounded otherwise.
+func RunLinear(t *testing.T, open func(t *testing.T) kernels.Backend, f kernels.Format) {
+	runFormat(t, open, f, []string{"Linear"}, slicesOf(formatChecks, fusedChecks))
+}
+
+func runFormat(t *testing.T, open func(t *testing.T) kernels.Backend, f kernels.Format, ops []string, checks []check) {
 	test := func(name string, check func(t *testing.T, be kernels.Backend, g source)) {
 		t.Run(f.String()+"/"+name, func(t *testing.T) {
 			g := seeded(t, f.String()+name)
@@ -48,7 +58,7 @@ func RunFormat(t *testing.T, open func(t *testing.T) kernels.Backend, f kernels.
 		})
 	}
 	for _, op := range operations {
-		if op.name != "Embed" && op.name != "Linear" && op.name != "LinearGrad" {
+		if !slices.Contains(ops, op.name) {
 			continue
 		}
 		test(op.name+"/values", func(t *testing.T, be kernels.Backend, g source) {
@@ -60,7 +70,7 @@ func RunFormat(t *testing.T, open func(t *testing.T) kernels.Backend, f kernels.
 			laws(t, be, g, func(rows int) *problem { return op.make(g, rows) })
 		})
 	}
-	for _, c := range slicesOf(formatChecks, formatHeadChecks, fusedChecks) {
+	for _, c := range checks {
 		test(c.name, c.check)
 	}
 }

@@ -6,7 +6,8 @@
 //
 // An integer is a bf16 number exactly. A block's products with each bf16 piece of the activations are summed by the matrix unit
 // from zero, two instructions of 16 terms; the pieces' sums are added, the smallest piece first; that, times the scale, is
-// added to its segment's sum by one fused multiply-add. A segment is SEGMENT tiles from zero; the segments' sums are added in order.
+// added to its segment's sum by one fused multiply-add. Activations that are integers too (kernels.Format's Acts I8) are one piece, with
+// a scale for each token and block, by which the weight's is multiplied before. A segment is SEGMENT tiles from zero; the segments' sums are added in order.
 #pragma once
 #include "gpu.h"
 
