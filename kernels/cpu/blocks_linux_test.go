@@ -32,33 +32,51 @@ func timed(b *testing.B, f func()) float64 {
 	return (threadTime() - start) / float64(b.N)
 }
 
-// All products of a forward pass of SmolLM2-135M over matrices in blocks, which together fit no cache: on one
+// A stack is the matrices of a model: those of a layer, and the head.
+type stack struct {
+	name   string
+	layers int
+	layer  [4][2]int // outputs, inputs
+	head   [2]int
+}
+
+// All products of a forward pass over rounded rows and matrices that together fit no cache: on one
 // thread by its processor time, and on two by the clock.
-func BenchmarkBlocksPass(b *testing.B) {
-	for _, typ := range blockTypes {
-		b.Run(typ.String(), func(b *testing.B) { blocksPass(b, typ) })
+func BenchmarkPass(b *testing.B) {
+	for _, s := range []stack{
+		{"SmolLM2-135M", 30, [4][2]int{{960, 576}, {576, 576}, {3072, 576}, {576, 1536}}, [2]int{49152, 576}},
+		{"Qwen2-0.5B", 24, [4][2]int{{1152, 896}, {896, 896}, {9728, 896}, {896, 4864}}, [2]int{151936, 896}},
+	} {
+		b.Run(s.name+"/bf16", func(b *testing.B) { pass(b, s, kernels.Format{Type: kernels.BF16, Acts: kernels.BF16}) })
+		for _, typ := range blockTypes {
+			b.Run(s.name+"/"+typ.String(), func(b *testing.B) { pass(b, s, kernels.Format{Type: typ, Acts: kernels.I8}) })
+		}
 	}
 }
 
-func blocksPass(b *testing.B, typ kernels.DType) {
+func pass(b *testing.B, s stack, f kernels.Format) {
 	d, two := New(1), New(2)
 	defer d.Close()
 	defer two.Close()
 	var ws []kernels.Weight
 	r := rand.New(rand.NewPCG(1, 1))
-	const layers = 4 * 30 // matrices of the layers
 	load := func(n, rows, cols int) {
-		raw := randomBlocks(r, typ, rows, cols/kernels.BlockLen)
+		raw := randomBlocks(r, f.Type, rows, cols/kernels.BlockLen)
+		if !f.Type.Blocks() {
+			raw, _ = stored(f.Type, matrix{rows, cols, normals(r, rows*cols)})
+		}
 		for range n {
-			ws = append(ws, d.Load(kernels.Format{Type: typ, Acts: kernels.I8}, rows, cols, raw))
+			ws = append(ws, d.Load(f, rows, cols, raw))
 		}
 	}
-	for _, s := range [][2]int{{960, 576}, {576, 576}, {3072, 576}, {576, 1536}} {
-		load(layers/4, s[0], s[1])
+	widest := 0
+	for _, m := range s.layer {
+		load(s.layers, m[0], m[1])
+		widest = max(widest, m[1])
 	}
-	load(1, 49152, 576)
+	load(1, s.head[0], s.head[1])
 	for _, m := range []int{1, 4, 16, 64, 512} {
-		x, outs := f32(d, normals(r, m*1536), 1536), map[int]kernels.Tensor{}
+		x, outs := f32(d, normals(r, m*widest), widest), map[int]kernels.Tensor{}
 		for _, w := range ws {
 			if outs[w.Rows].Zero() {
 				outs[w.Rows] = d.New(kernels.F32, m, w.Rows)
@@ -67,11 +85,11 @@ func blocksPass(b *testing.B, typ kernels.DType) {
 		}
 		used := ws
 		if m > 64 { // long prompts have one row of logits
-			used = ws[:layers]
+			used = ws[:len(ws)-1]
 		}
 		bytes, ops := 0.0, 0.0
 		for _, w := range used {
-			bytes += float64(w.Rows * typ.Bytes(w.Cols))
+			bytes += float64(w.Rows * f.Type.Bytes(w.Cols))
 			ops += 2 * float64(m*w.Rows*w.Cols)
 		}
 		pass := func(d *Device) {
