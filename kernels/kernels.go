@@ -252,6 +252,13 @@ type Sharer interface {
 	Share(n int, f func(i int))
 }
 
+// A KeyRounder is a Backend that holds keys and values in half the memory: New makes tensors of BF16, Copy and Scatter round
+// F32 to them as Format says of Acts BF16, and Gather and Scatter copy rows between them. Attention, where HeadDim is even, takes k and v so and rounds
+// q and the exponentials of the scores to bf16 too, whose sum stays exact; sums over elements and over keys take pairs, the odd one first.
+type KeyRounder interface {
+	RoundsKeys() bool
+}
+
 // A Scorer is a Backend that scores ids, forward and backward, without the logits of all ids in memory.
 type Scorer interface {
 	// Score sets lp and lse to the bits of LogProb of the logits that Linear makes of x and w, and h, unless it is

@@ -118,11 +118,16 @@ func (p *Pass) inside(i int, x kernels.Tensor) {
 	pos := p.pos.Slice(0, x.Rows)
 	be.RoPE(q, pos, rot)
 	be.RoPE(k, pos, rot)
-	if p.kv != nil {
+	switch {
+	case p.kv != nil:
 		slots := p.slots.Slice(0, x.Rows)
 		be.Scatter(p.kv.k[i], k, slots)
 		be.Scatter(p.kv.v[i], v, slots)
 		k, v = p.kv.k[i], p.kv.v[i]
+	case !a.keys.Zero():
+		be.Copy(a.keys, k)
+		be.Copy(a.values, v)
+		k, v = a.keys, a.values
 	}
 	be.Attention(a.att, a.lse, q, k, v, p.attn())
 	if p.kv != nil {
@@ -144,7 +149,10 @@ func (p *Pass) inside(i int, x kernels.Tensor) {
 // copyRows copies the batch's rows From of a layer's keys or values to its rows To, by way of where the
 // batch's own keys were.
 func (p *Pass) copyRows(cache kernels.Tensor) {
-	_, by, _ := p.d.columns(p.room.qkv)
+	by := p.room.keys
+	if by.Zero() {
+		_, by, _ = p.d.columns(p.room.qkv)
+	}
 	for i := 0; i < len(p.b.From); i += by.Rows {
 		n := min(by.Rows, len(p.b.From)-i)
 		p.d.be.Gather(by.Slice(0, n), cache, p.from.Slice(i, n))

@@ -39,6 +39,15 @@ func (d *Decoder) Backend() kernels.Backend { return d.be }
 // Format is how the device holds the frozen matrices; the first stands for all. It is zero where they are trained.
 func (d *Decoder) Format() kernels.Format { return d.layers[0].qkv.w.Format }
 
+// keyType is what keys and values are kept as: rounded where rows are that meet the matrices, if the device takes them so.
+func (d *Decoder) keyType() kernels.DType {
+	r, ok := d.be.(kernels.KeyRounder)
+	if d.Format().Acts != kernels.F32 && ok && r.RoundsKeys() && d.Config.HeadDim%2 == 0 {
+		return kernels.BF16
+	}
+	return kernels.F32
+}
+
 type layer struct {
 	attnNorm, ffnNorm    vector
 	qNorm, kNorm         vector // Qwen3

@@ -50,9 +50,11 @@ type Pass struct {
 }
 
 // activations are those of one layer, a row a token; last and logits have a row for each wanted row. low has
-// the columns of all pairs of a layer: what an adapter's A make of their inputs.
+// the columns of all pairs of a layer: what an adapter's A make of their inputs. keys and values are rounded; they are zero where
+// attention takes those of qkv.
 type activations struct {
 	x, xn, raw, qkv, att, lse, h, mid, hn, gateUp, ff, low kernels.Tensor
+	keys, values                                           kernels.Tensor
 	last, logits, lp, lpLSE                                kernels.Tensor
 }
 
@@ -121,6 +123,9 @@ func (d *Decoder) activations(n int, s Size) activations {
 		h: f(n, c.Hidden), mid: f(n, c.Hidden), hn: f(n, c.Hidden), gateUp: f(n, 2*c.FFN), ff: f(n, c.FFN),
 		last: f(d.lastRows(s), c.Hidden), lp: f(s.Wanted, 1), lpLSE: f(s.Wanted, 1),
 	}
+	if t := d.keyType(); t != kernels.F32 {
+		a.keys, a.values = d.be.New(t, n, d.kv), d.be.New(t, n, d.kv)
+	}
 	if !d.HoldsNoLogits(s) {
 		a.logits = f(s.Slice, c.Vocab)
 	}
@@ -136,7 +141,7 @@ func (d *Decoder) activations(n int, s Size) activations {
 
 // rows are the views of the first n rows.
 func (a activations) rows(n int) activations {
-	for _, t := range []*kernels.Tensor{&a.x, &a.xn, &a.raw, &a.qkv, &a.att, &a.lse, &a.h, &a.mid, &a.hn, &a.gateUp, &a.ff, &a.low} {
+	for _, t := range []*kernels.Tensor{&a.x, &a.xn, &a.raw, &a.qkv, &a.att, &a.lse, &a.h, &a.mid, &a.hn, &a.gateUp, &a.ff, &a.low, &a.keys, &a.values} {
 		if !t.Zero() {
 			*t = t.Slice(0, n)
 		}
@@ -167,6 +172,7 @@ func (p *Pass) Load(b *batch.Batch, ads []*Adapter, kv *Cache) error {
 	for i := range p.keep {
 		a := p.keep[i].rows(len(b.Tokens))
 		a.x, a.xn, a.h, a.hn, a.ff = p.act.x, p.act.xn, p.act.h, p.act.hn, p.act.ff
+		a.keys, a.values = p.act.keys, p.act.values
 		p.kept[i] = a
 	}
 	p.write(p.ids, b.Tokens)
@@ -266,11 +272,11 @@ type Cache struct {
 func (d *Decoder) NewCache(pages, pageSize int) *Cache {
 	c := &Cache{Pages: pages, PageSize: pageSize}
 	for range d.layers {
-		c.k = append(c.k, d.be.New(kernels.F32, pages*pageSize, d.kv))
-		c.v = append(c.v, d.be.New(kernels.F32, pages*pageSize, d.kv))
+		c.k = append(c.k, d.be.New(d.keyType(), pages*pageSize, d.kv))
+		c.v = append(c.v, d.be.New(d.keyType(), pages*pageSize, d.kv))
 	}
 	return c
 }
 
 // CacheBytes is what one position takes.
-func (d *Decoder) CacheBytes() int { return len(d.layers) * 2 * d.kv * 4 }
+func (d *Decoder) CacheBytes() int { return len(d.layers) * 2 * d.kv * d.keyType().Size() }

@@ -18,6 +18,7 @@ func TestVectorOperationsDoNotAllocate(t *testing.T) {
 		x, y, z := f32(d, s.q, wide), f32(d, s.dq, wide), f32(d, s.dout, wide)
 		k, v, dk, dv := f32(d, s.k, narrow), f32(d, s.v, narrow), f32(d, s.dk, narrow), f32(d, s.dv, narrow)
 		out, lse := f32(d, make([]float32, rows*wide), wide), f32(d, make([]float32, rows*h.heads), h.heads)
+		rk, rv := d.New(kernels.BF16, rows, narrow), d.New(kernels.BF16, rows, narrow)
 		w, dw := f32(d, normals(r, wide), wide), f32(d, normals(r, wide), wide)
 		ids, lp, one := d.New(kernels.I32, rows, 1), f32(d, make([]float32, rows), 1), f32(d, normals(r, rows), 1)
 		total, table := d.New(kernels.F32, 1, 1), f32(d, normals(r, rows*h.dim), h.dim)
@@ -57,6 +58,9 @@ func TestVectorOperationsDoNotAllocate(t *testing.T) {
 			{"LinearGrad of blocks", func() { d.LinearGrad(out, x, blocks) }},
 			{"LinearGrad by bf16", func() { d.LinearGrad(out, x, rounding) }},
 			{"Attention", func() { d.Attention(out, lse, x, k, v, a) }},
+			{"Copy, rounded", func() { d.Copy(rk, k) }},
+			{"Scatter, rounded", func() { d.Scatter(rk, k, ids) }},
+			{"Attention, rounded", func() { d.Attention(out, lse, x, rk, rv, a) }},
 			{"AttentionGrad", func() { d.AttentionGrad(y, dk, dv, z, out, lse, x, k, v, a) }},
 		} {
 			d.Fill(lp, 0)

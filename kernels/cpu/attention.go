@@ -14,7 +14,8 @@ import (
 //	p[j]     = exp(score[j]·Scale - m); s = Σ p[j] by lanes
 //	out[d]   = (Σ p[j]·v[j][d], j ascending)·(1/s); lse = m + log(s)
 //
-// with one rounding a term of every sum. The query heads of one key head are computed together for a run of
+// with one rounding a term of every sum. Where k and v are of bf16, q and p are rounded to it, but for s, and sums take their terms
+// in pairs: of elements, and of key 2i and the next. The query heads of one key head are computed together for a run of
 // a sequence's tokens, or for the next tokens of sequences that begin with the same pages: so a block of
 // keys, transposed once, serves many rows.
 type attention struct {
@@ -24,8 +25,10 @@ type attention struct {
 	out, lse        view // lse.s is nil when it is not wanted
 	starts, lengths column
 	pages           view32
-	group           int // query heads of one key head
-	tokens          int // of one sequence, computed together
+	pairs           bool // k and v are of bf16
+	dim             int  // of the four bytes that k and v have for a head
+	group           int  // query heads of one key head
+	tokens          int  // of one sequence, computed together
 	sequences       int
 	batches         []batch
 }
@@ -83,7 +86,7 @@ func (d *Device) Attention(out, lse, q, k, v kernels.Tensor, a kernels.Attn) {
 func attends(q, k, v kernels.Tensor, a kernels.Attn) bool {
 	n := a.Lengths.Rows
 	return a.HeadDim > 0 && a.KVHeads > 0 && a.Heads%a.KVHeads == 0 &&
-		like(q) && like(k, v) && q.Cols == a.Heads*a.HeadDim && k.Cols == a.KVHeads*a.HeadDim &&
+		like(q) && holdsKeys(k, v, a.HeadDim) && q.Cols == a.Heads*a.HeadDim && k.Cols == a.KVHeads*a.HeadDim &&
 		oneColumn(a.Lengths, kernels.I32, n) && oneColumn(a.Starts, kernels.I32, n+1) &&
 		(a.Pages.Zero() && k.Rows == q.Rows ||
 			!a.Pages.Zero() && a.Pages.Type == kernels.I32 && a.Pages.Rows == n && a.PageSize > 0)
@@ -92,7 +95,10 @@ func attends(q, k, v kernels.Tensor, a kernels.Attn) bool {
 // begin takes the operands that Attention and its gradient have in common.
 func (t *attention) begin(op string, d *Device, q, k, v kernels.Tensor, a kernels.Attn) {
 	t.Attn, t.d = a, d
-	t.q, t.k, t.v = viewOf(op, q), viewOf(op, k), viewOf(op, v)
+	t.q, t.k, t.v = viewOf(op, q), keysOf(op, k), keysOf(op, v)
+	if t.pairs, t.dim = k.Type == kernels.BF16, a.HeadDim; t.pairs {
+		t.dim /= 2
+	}
 	t.starts, t.lengths = columnOf(op, a.Starts), columnOf(op, a.Lengths)
 	if !a.Pages.Zero() {
 		t.pages = view32{ints(op, a.Pages), a.Pages.Stride}
@@ -160,7 +166,11 @@ func (t *attention) leader(s int) int {
 
 // cut chooses how many tokens of a sequence are computed together.
 func (t *attention) cut(longest int) {
-	rows := min(pieceRows, pieceBytes/4/max(longest, 1))
+	rows := pieceRows
+	if t.pairs {
+		rows *= 2 // products take half the time, and what is done once a piece does not
+	}
+	rows = min(rows, pieceBytes/4/max(longest, 1))
 	t.tokens = max(1, min(rows/t.group, t.MaxQueries))
 }
 
@@ -195,6 +205,9 @@ func (t *attention) join(s int) bool {
 		return false
 	}
 	shared := min(b.shared, t.common(b.seq, s))
+	if t.pairs {
+		shared &^= 1
+	}
 	if shared*(b.members+1) < b.shared*b.members {
 		return false
 	}
@@ -274,22 +287,32 @@ func (t *attention) attend(b batch, worker int) {
 	o, space := space[:p.rows*hd], space[p.rows*hd:]
 	s, space := space[:p.rows*p.ss], space[p.rows*p.ss:]
 	p.gather(q, t.q)
+	if t.pairs {
+		narrow(q)
+	}
 	p.dots(s, q, t.k, space)
 	for r := range p.rows {
 		q[r] = t.softmax(s[r*p.ss:][:p.keys(r)], p.first+r/t.group, b.kv*t.group+r%t.group) // q has done its part
 	}
 	clear(o)
-	p.blend(o, s, t.v)
+	if t.pairs {
+		p.blendPairs(o, s, t.v, space)
+	} else {
+		p.blend(o, s, t.v)
+	}
 	p.put(o, q)
 }
 
-// softmax turns scores into exponentials, keeps the log-sum-exp of the tensor row and head, and gives what
+// softmax turns scores into exponentials, narrowed if v is of bf16, keeps the log-sum-exp of the tensor row and head, and gives what
 // the exponentials are to be multiplied by.
 func (t *attention) softmax(s []float32, row, head int) float32 {
 	m := maxScaled(s, nil, t.Scale)
 	sum := softmax(s, s, t.Scale, m)
 	if t.lse.s != nil {
 		t.lse.row(row)[head] = float32(float64(m) + math.Log(float64(sum)))
+	}
+	if t.pairs {
+		narrow(s)
 	}
 	return 1 / sum
 }

@@ -17,6 +17,9 @@ func (t *attention) next(b batch, worker int) {
 		p.kv = b.kv + h
 		p.gather(q[h*p.rows*hd:][:p.rows*hd], t.q)
 	}
+	if t.pairs {
+		narrow(q)
+	}
 	for part := range b.parts() {
 		m, at := t.part(b, part)
 		m.feed = &f
@@ -24,7 +27,7 @@ func (t *attention) next(b batch, worker int) {
 			for h := range b.heads {
 				r := h*p.rows + at
 				m.kv = b.kv + h
-				m.score(s[r*p.ss:], q[r*hd:], t.k, j, space)
+				m.score(s[r*p.ss:], q[r*t.dim:], t.k, j, space)
 			}
 		}
 	}
@@ -37,6 +40,10 @@ func (t *attention) next(b batch, worker int) {
 	for part := range b.parts() {
 		m, at := t.part(b, part)
 		m.feed = &f
+		if t.pairs {
+			t.nextPairs(o, s, m, at, p.rows, b, space)
+			continue
+		}
 		for j := m.from; j < m.last; {
 			row, n := m.run(j)
 			n = min(n, valueRun)
@@ -51,6 +58,21 @@ func (t *attention) next(b batch, worker int) {
 	for h := range b.heads {
 		p.kv = b.kv + h
 		p.put(o[h*p.rows*hd:], q[h*p.rows:])
+	}
+}
+
+// nextPairs adds, for each key head of b, a part's values of bf16 to its rows of o: from row at of each head's on.
+func (t *attention) nextPairs(o, s []float32, m piece, at, rows int, b batch, space []float32) {
+	width := panelLines(t.HeadDim)
+	lines, two := space[:valueRun/2*width], space[valueRun/2*width:]
+	for j := m.from; j < m.last; j += valueRun {
+		n := min(valueRun, m.last-j)
+		for h := range b.heads {
+			r := h*rows + at
+			m.kv = b.kv + h
+			m.pairValues(lines, two, t.v, j, n)
+			m.weighPairs(o[r*t.HeadDim:], s[r*m.ss+j/2:], lines, 0, m.rows, ceilDiv(n, 2))
+		}
 	}
 }
 

@@ -77,7 +77,7 @@ func (p *piece) prefetch(m view, j, n int) {
 	for end := min(j+n, p.last); j < end; {
 		row, have := p.run(j)
 		have = min(have, end-j)
-		prefetch(m.from(row, p.kv*p.HeadDim), m.stride, p.HeadDim, have)
+		prefetch(m.from(row, p.kv*p.dim), m.stride, p.dim, have)
 		j += have
 	}
 }
@@ -116,7 +116,7 @@ func (p *piece) dots(s, x []float32, m view, space []float32) {
 
 // score is dots of keys j … j+31.
 func (p *piece) score(s, x []float32, m view, j int, space []float32) {
-	hd, n := p.HeadDim, min(lanes, p.last-j)
+	hd, n := p.dim, min(lanes, p.last-j)
 	panel, rows := space[:panelLines(hd)*lanes], space[panelLines(hd)*lanes:]
 	for l := 0; l < n; l += 16 {
 		p.transpose(panel[l:], m, j+l, min(16, n-l), rows)
@@ -127,7 +127,7 @@ func (p *piece) score(s, x []float32, m view, j int, space []float32) {
 		if end := p.tile(r); p.keys(end-1) > j {
 			t.x, t.out = unsafe.Pointer(&x[r*hd]), unsafe.Pointer(&s[r*p.ss+j])
 			p.feed.take(&t, hd)
-			t.f32(end - r)
+			p.multiply(&t, end-r)
 		}
 	}
 }
@@ -135,7 +135,7 @@ func (p *piece) score(s, x []float32, m view, j int, space []float32) {
 // transpose makes key rows j … j+n-1 of m, at most 16, the lanes of a panel. Where they do not lie end to
 // end they are put into rows first.
 func (p *piece) transpose(panel []float32, m view, j, n int, rows []float32) {
-	hd, col := p.HeadDim, p.kv*p.HeadDim
+	hd, col := p.dim, p.kv*p.dim
 	row, have := p.run(j)
 	src, stride := m.from(row, col), m.stride
 	if have < n {

@@ -128,6 +128,16 @@ func ints(op string, t kernels.Tensor) []int32 {
 	return b.i[lo:hi:hi]
 }
 
+// halves returns the elements of a BF16 tensor.
+func halves(op string, t kernels.Tensor) []uint16 {
+	b := bufferOf(op, t)
+	if t.Type != kernels.BF16 || b.h == nil {
+		panic(fmt.Sprintf("cpu: %s: needs a bf16 tensor, got %s", op, t.Type))
+	}
+	lo, hi := extent(op, t, len(b.h))
+	return b.h[lo:hi:hi]
+}
+
 func bufferOf(op string, t kernels.Tensor) *buffer {
 	b, ok := t.Buf.(*buffer)
 	if !ok {

@@ -1,10 +1,6 @@
 package cpu
 
-import (
-	"unsafe"
-
-	"github.com/r2-reasoner/r2/kernels"
-)
+import "github.com/r2-reasoner/r2/kernels"
 
 // Add sets out = a + b.
 func (d *Device) Add(out, a, b kernels.Tensor) {
@@ -52,34 +48,40 @@ func (d *Device) RoPE(x, pos kernels.Tensor, r kernels.Rotary) {
 // Gather sets row i of out to row rows[i] of x.
 func (d *Device) Gather(out, x, rows kernels.Tensor) {
 	need(out.Type == x.Type && out.Cols == x.Cols && oneColumn(rows, kernels.I32, out.Rows), "Gather", out, x, rows)
-	to, from, at := words("Gather", out), words("Gather", x), columnOf("Gather", rows)
-	if d.within("Gather", at, out.Rows, x.Rows, false) {
-		for i := range out.Rows {
-			copy(to[i*out.Stride:][:out.Cols], from[at.at(i)*x.Stride:])
-		}
+	at := columnOf("Gather", rows)
+	if !d.within("Gather", at, out.Rows, x.Rows, false) || out.Rows*out.Cols == 0 {
+		return
+	}
+	to, from := bytesFrom("Gather", out), bytesFrom("Gather", x)
+	n, size := out.Cols*out.Type.Size(), out.Type.Size()
+	for i := range out.Rows {
+		copy(to[i*out.Stride*size:][:n], from[at.at(i)*x.Stride*size:])
 	}
 }
 
 // Scatter sets row rows[i] of out to row i of x, in order. A negative row is skipped.
 func (d *Device) Scatter(out, x, rows kernels.Tensor) {
-	need(out.Type == x.Type && out.Cols == x.Cols && oneColumn(rows, kernels.I32, x.Rows), "Scatter", out, x, rows)
-	to, from, at := words("Scatter", out), words("Scatter", x), columnOf("Scatter", rows)
-	if d.within("Scatter", at, x.Rows, out.Rows, true) {
+	need((out.Type == x.Type || roundsTo(out, x)) && out.Cols == x.Cols && oneColumn(rows, kernels.I32, x.Rows), "Scatter", out, x, rows)
+	at := columnOf("Scatter", rows)
+	if !d.within("Scatter", at, x.Rows, out.Rows, true) || x.Rows*x.Cols == 0 {
+		return
+	}
+	if out.Type != x.Type {
+		to, from := halves("Scatter", out), floats("Scatter", x)
 		for i := range x.Rows {
 			if r := at.at(i); r >= 0 {
-				copy(to[r*out.Stride:][:x.Cols], from[i*x.Stride:])
+				roundRow(to[r*out.Stride:][:x.Cols], from[i*x.Stride:])
 			}
 		}
+		return
 	}
-}
-
-// words is the elements of a tensor of either type.
-func words(op string, t kernels.Tensor) []float32 {
-	if t.Type == kernels.F32 {
-		return floats(op, t)
+	to, from := bytesFrom("Scatter", out), bytesFrom("Scatter", x)
+	n, size := x.Cols*x.Type.Size(), x.Type.Size()
+	for i := range x.Rows {
+		if r := at.at(i); r >= 0 {
+			copy(to[r*out.Stride*size:][:n], from[i*x.Stride*size:])
+		}
 	}
-	s := ints(op, t)
-	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(s))), len(s))
 }
 
 // A columnTask is a sum over rows, which takes them in order: threads share out the columns.

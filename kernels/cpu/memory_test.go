@@ -142,7 +142,7 @@ func TestMisusePanics(t *testing.T) {
 	d.Free(gone)
 	w := d.Load(kernels.Format{Type: kernels.F32}, 5, 3, make([]byte, 60))
 	for what, f := range map[string]func(){
-		"bf16":          func() { d.New(kernels.BF16, 1, 1) },
+		"not f16":       func() { d.New(kernels.F16, 1, 1) },
 		"that has no":   func() { d.Fill(gone, 1) },
 		"needs an f32":  func() { d.Fill(ids, 1) },
 		"needs an i32":  func() { d.Embed(x, w, d.New(kernels.F32, 2, 1)) },

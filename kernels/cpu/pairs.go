@@ -57,7 +57,7 @@ func below(x, y, z float32) bool {
 }
 
 // roundGo is the twin of the rounding to bf16: m.n vectors of 16 f32, and the columns of another one
-// that m.mask names. A vector is written whole.
+// that m.mask names. A vector is written whole. dst may be src.
 func (m *move) roundGo() {
 	n := m.n
 	if m.mask != 0 {
@@ -66,10 +66,11 @@ func (m *move) roundGo() {
 	for i := range n {
 		to := (*[16]uint16)(unsafe.Add(m.dst, 32*i))
 		for j := range to {
-			to[j] = 0
+			v := uint16(0)
 			if i < m.n || m.mask>>j&1 != 0 {
-				to[j] = roundBits(*(*uint32)(unsafe.Add(m.src, 64*i+4*j)))
+				v = roundBits(*(*uint32)(unsafe.Add(m.src, 64*i+4*j)))
 			}
+			to[j] = v
 		}
 	}
 }

@@ -10,6 +10,9 @@ func transposePairsx16(m *move)
 //go:noescape
 func roundBF16(m *move)
 
+//go:noescape
+func pairRows(m *move)
+
 // pairs computes a tile of pairs of bf16.
 func (t *tile) pairs(rows int) {
 	switch {
@@ -41,4 +44,13 @@ func (m *move) transposePairs() {
 		return
 	}
 	m.transposePairsGo()
+}
+
+// pair lays 16 columns of 2·m.n rows of bf16 in pairs.
+func (m *move) pair() {
+	if useAssembly {
+		pairRows(m)
+		return
+	}
+	m.pairGo()
 }

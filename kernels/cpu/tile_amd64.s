@@ -12505,6 +12505,30 @@ TEXT ·transposePairsx16(SB), NOSPLIT, $0-8
 	VZEROUPPER
 	RET
 
+// func pairRows(m *move)
+TEXT ·pairRows(SB), NOSPLIT, $0-8
+	MOVQ m+0(FP), AX
+	MOVQ 0(AX), DI
+	MOVQ 8(AX), SI
+	MOVQ 16(AX), CX
+	MOVQ 24(AX), R10
+	MOVQ 32(AX), R11
+	MOVL 40(AX), R15
+	KMOVW R15, K1
+
+loop:
+	VPMOVZXWD.Z (SI), K1, Z0
+	VPMOVZXWD.Z (SI)(R10*1), K1, Z1
+	VPSLLD $16, Z1, Z1
+	VPORD Z0, Z1, Z0
+	VMOVDQU32 Z0, (DI)
+	LEAQ (SI)(R10*2), SI
+	ADDQ R11, DI
+	DECQ CX
+	JNZ  loop
+	VZEROUPPER
+	RET
+
 // func roundBF16(m *move)
 TEXT ·roundBF16(SB), NOSPLIT, $0-8
 	MOVQ m+0(FP), AX

@@ -14,20 +14,52 @@ var attentionChecks = []check{
 	{"Attention/shared keys", attentionShared},
 	{"Attention/without lse", attentionWithoutLSE},
 	{"Attention/sequence without queries", attentionEmpty},
+	{"Attention/values, rounded keys", rounding(attentionValues)},
+	{"Attention/one answer, rounded keys", rounding(attentionLaw)},
+	{"Attention/group, rounded keys", rounding(attentionGroup)},
+	{"Attention/shared keys, rounded", rounding(attentionShared)},
 	{"AttentionGrad/values", attentionGradValues},
 	{"AttentionGrad/one answer", attentionGradLaw},
 	{"AttentionGrad/shared keys", attentionGradShared},
+}
+
+// rounding is a check with keys and values in BF16, of devices that take them so.
+func rounding(check func(t *testing.T, be k.Backend, g source)) func(t *testing.T, be k.Backend, g source) {
+	return func(t *testing.T, be k.Backend, g source) {
+		if r, ok := be.(k.KeyRounder); ok && r.RoundsKeys() {
+			g.rounds = true
+			check(t, be, g)
+		}
+	}
 }
 
 // heads is the shape of an attention.
 type heads struct {
 	heads, kv, dim int
 	scale          float32
+	rounds         bool // keys and values to BF16
 }
 
 func (g source) heads() heads {
 	kv, dim := 1+g.IntN(3), []int{2, 8, 16, 20, 32, 33, 64, 80, 128}[g.IntN(9)]
-	return heads{kv * (1 + g.IntN(4)), kv, dim, float32(1 / math.Sqrt(float64(dim)))}
+	if g.rounds {
+		dim += dim % 2
+	}
+	return heads{kv * (1 + g.IntN(4)), kv, dim, float32(1 / math.Sqrt(float64(dim))), g.rounds}
+}
+
+// flips is the scale of an out whose exponentials were rounded to bf16: one at the middle between two may be rounded up here
+// and down there.
+const flips = 2000
+
+// kept is t as attention takes it.
+func (h heads) kept(be k.Backend, t k.Tensor) (kept k.Tensor, free func()) {
+	if !h.rounds {
+		return t, func() {}
+	}
+	kept = be.New(k.BF16, t.Rows, t.Cols)
+	be.Copy(kept, t)
+	return kept, func() { be.Free(kept) }
 }
 
 // A sequence is the queries, keys and values of all its positions, and with gradients that of its output.
@@ -95,11 +127,19 @@ func attend(g source, h heads, seqs []sequence, pieces []piece, size int) attend
 	}
 	q, key, v := p.in(shared, stack(h.heads*h.dim, qs...)), p.in(shared, keys), p.in(shared, values)
 	s, l := p.in(shared, intsOf(starts...)), p.in(shared, intsOf(lengths...))
-	at := attending{p, p.out(byRow, p.rows, h.heads*h.dim, 1), p.out(byRow, p.rows, h.heads, 1)}
+	scale := 1.0
+	if h.rounds {
+		scale = flips
+	}
+	at := attending{p, p.out(byRow, p.rows, h.heads*h.dim, scale), p.out(byRow, p.rows, h.heads, 1)}
 	p.call = func(be k.Backend, t []k.Tensor, _ []k.Weight) {
 		a := a
 		a.Starts, a.Lengths, a.Pages = t[s], t[l], maybe(t, pages)
-		be.Attention(t[at.out], t[at.lse], t[q], t[key], t[v], a)
+		key, freeKeys := h.kept(be, t[key])
+		v, freeValues := h.kept(be, t[v])
+		be.Attention(t[at.out], t[at.lse], t[q], key, v, a)
+		freeKeys()
+		freeValues()
 	}
 	return at
 }

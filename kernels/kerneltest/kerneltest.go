@@ -139,6 +139,7 @@ func attach(t *testing.T, open func(t *testing.T) kernels.Backend) kernels.Backe
 type source struct {
 	*rand.Rand
 	formats []kernels.Format // of random weights
+	rounds  bool             // keys and values: see rounding
 }
 
 var seed = sync.OnceValue(func() uint64 {
@@ -153,7 +154,7 @@ func seeded(t *testing.T, name string) source {
 	t.Logf("R2_SEED=%d", seed())
 	h := fnv.New64a()
 	h.Write([]byte(name))
-	return source{rand.New(rand.NewPCG(seed(), h.Sum64())), exact}
+	return source{Rand: rand.New(rand.NewPCG(seed(), h.Sum64())), formats: exact}
 }
 
 // oracle is the device that all others are measured by.

@@ -10,10 +10,18 @@ import (
 func attends(q, key, v k.Tensor, a k.Attn) bool {
 	n := a.Lengths.Rows
 	return a.HeadDim > 0 && a.KVHeads > 0 && a.Heads%a.KVHeads == 0 &&
-		like(q) && like(key, v) && q.Cols == a.Heads*a.HeadDim && key.Cols == a.KVHeads*a.HeadDim &&
+		like(q) && holdsKeys(key, v, a.HeadDim) && q.Cols == a.Heads*a.HeadDim && key.Cols == a.KVHeads*a.HeadDim &&
 		column(a.Lengths, k.I32, n) && column(a.Starts, k.I32, n+1) &&
 		(a.Pages.Zero() && key.Rows == q.Rows ||
 			!a.Pages.Zero() && a.Pages.Type == k.I32 && a.Pages.Rows == n && a.PageSize > 0)
+}
+
+// holdsKeys reports whether keys and values can be attended to by heads of so many elements.
+func holdsKeys(key, v k.Tensor, headDim int) bool {
+	if key.Type == k.BF16 {
+		return v.Type == k.BF16 && key.Rows == v.Rows && key.Cols == v.Cols && headDim%2 == 0
+	}
+	return like(key, v)
 }
 
 // eachRow calls f for each query row of each sequence with the rows of the keys it sees.
@@ -72,7 +80,10 @@ func (d *Device) Attention(out, lse, q, key, v k.Tensor, a k.Attn) {
 	if d.err != nil {
 		return
 	}
-	n := a.HeadDim
+	n, narrow := a.HeadDim, func(v float64) float64 { return v }
+	if key.Type == k.BF16 {
+		q, narrow = rounded(q, k.Format{Acts: k.BF16}), nearestBF16
+	}
 	d.eachRow("Attention", q, key, a, func(row int, keys []int) {
 		for h := range a.Heads {
 			qo, ko := heads(a, h)
@@ -93,7 +104,7 @@ func (d *Device) Attention(out, lse, q, key, v k.Tensor, a k.Attn) {
 			clear(o)
 			for j, r := range keys {
 				for c := range o {
-					o[c] += p[j] / sum * Row(v, r)[ko+c]
+					o[c] += narrow(p[j]) / sum * Row(v, r)[ko+c]
 				}
 			}
 		}

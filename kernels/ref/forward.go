@@ -28,13 +28,13 @@ func (d *Device) gather(op string, out, x, rows k.Tensor) {
 }
 
 func (d *Device) Scatter(out, x, rows k.Tensor) {
-	need(out.Type == x.Type && out.Cols == x.Cols && column(rows, k.I32, x.Rows), "Scatter", out, x, rows)
+	need((out.Type == x.Type || roundsTo(out, x)) && out.Cols == x.Cols && column(rows, k.I32, x.Rows), "Scatter", out, x, rows)
 	if d.err != nil {
 		return
 	}
 	for i := range x.Rows {
 		if r := at(rows, i); r >= 0 && d.index("Scatter", i, r, out.Rows) {
-			copy(Row(out, r), Row(x, i))
+			set(out, r, x, i)
 		}
 	}
 }

@@ -22,6 +22,8 @@ type Device struct {
 var (
 	_ k.Backend = (*Device)(nil)
 	_ k.Scorer  = (*Device)(nil)
+
+	_ k.KeyRounder = (*Device)(nil)
 )
 
 // New returns a device.
@@ -110,8 +112,8 @@ func (d *Device) index(op string, row, i, n int) bool {
 }
 
 func (d *Device) New(t k.DType, rows, cols int) k.Tensor {
-	if t != k.F32 && t != k.I32 {
-		panic(fmt.Sprintf("ref: New: a tensor is f32 or i32, not %v", t))
+	if t != k.F32 && t != k.I32 && t != k.BF16 {
+		panic(fmt.Sprintf("ref: New: a tensor is f32, i32 or bf16, not %v", t))
 	}
 	return k.Tensor{Buf: make(buffer, rows*cols), Rows: rows, Cols: cols, Stride: cols, Type: t}
 }
@@ -171,12 +173,29 @@ func (d *Device) Sync() error {
 }
 
 func (d *Device) Copy(dst, src k.Tensor) {
-	need(dst.Rows == src.Rows && dst.Cols == src.Cols && dst.Type == src.Type, "Copy", dst, src)
+	need(dst.Rows == src.Rows && dst.Cols == src.Cols && (dst.Type == src.Type || roundsTo(dst, src)), "Copy", dst, src)
 	if d.err != nil {
 		return
 	}
 	for i := range dst.Rows {
-		copy(Row(dst, i), Row(src, i))
+		set(dst, i, src, i)
+	}
+}
+
+// RoundsKeys is true.
+func (d *Device) RoundsKeys() bool { return true }
+
+// roundsTo reports whether rows of x can be put into out, rounded.
+func roundsTo(out, x k.Tensor) bool { return out.Type == k.BF16 && x.Type == k.F32 }
+
+// set sets row i of out to row j of x, rounded where out is of BF16 and x is not.
+func set(out k.Tensor, i int, x k.Tensor, j int) {
+	to := Row(out, i)
+	copy(to, Row(x, j))
+	if out.Type != x.Type {
+		for c, v := range to {
+			to[c] = nearestBF16(v)
+		}
 	}
 }
 

@@ -89,6 +89,12 @@ func (d *Device) Read(dst []byte, src k.Tensor) (err error) {
 	return cmp.Or(d.Sync(), err)
 }
 
+// RoundsKeys reports whether the inner device does.
+func (d *Device) RoundsKeys() bool {
+	r, ok := d.Backend.(k.KeyRounder)
+	return ok && r.RoundsKeys()
+}
+
 // size is the bytes of tensors' views.
 func size(ts ...k.Tensor) (n int64) {
 	for _, t := range ts {

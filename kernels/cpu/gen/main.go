@@ -49,6 +49,7 @@ func files() map[string]string {
 	a.transposeF32()
 	a.transposeBF16()
 	a.transposePairs()
+	a.pairRows()
 	a.round()
 	a.roofs()
 	blocks := assembly{}

@@ -117,3 +117,27 @@ func (a *assembly) transposePairs() {
 	}
 	a.ret()
 }
+
+// pairRows writes the laying of 16 columns of n pairs of rows of bf16 into lines of pairs; mask names the columns that
+// there are.
+func (a *assembly) pairRows() {
+	a.function("pairRows", "m", "move")
+	a.op("MOVQ 0(AX), DI")
+	a.op("MOVQ 8(AX), SI")
+	a.op("MOVQ 16(AX), CX")
+	a.op("MOVQ 24(AX), R10")
+	a.op("MOVQ 32(AX), R11")
+	a.op("MOVL 40(AX), R15")
+	a.op("KMOVW R15, K1")
+	a.label("loop")
+	a.op("VPMOVZXWD.Z (SI), K1, Z0")
+	a.op("VPMOVZXWD.Z (SI)(R10*1), K1, Z1")
+	a.op("VPSLLD $16, Z1, Z1")
+	a.op("VPORD Z0, Z1, Z0")
+	a.op("VMOVDQU32 Z0, (DI)")
+	a.op("LEAQ (SI)(R10*2), SI")
+	a.op("ADDQ R11, DI")
+	a.op("DECQ CX")
+	a.op("JNZ  loop")
+	a.ret()
+}
