@@ -11,9 +11,10 @@
 //                  a row at a time, and is used by one warp alone; b is split once for all four, into two stages of shared
 //                  memory. b's columns lie along the common length (lower_N) or its rows do not (lower_across_N)
 //   the same, cut  a segment a block, left in parts for lower_join: for few rows, whose chains would be all there is
-//                  matmul_thin takes 64 KB of shared memory a row and 1,000 terms of 32 columns: of 6,142 rows of 18,944 1.1 ms
-//                  for 0.15 of memory's time. Here it is 1 KB: 0.05 ms, beside 0.07 of the matrix units and 0.05 of instructions.
-//                  320 rows of 3,584, 64 columns: 204 µs there, on 5 blocks; here 70 blocks with 320 KB each, 3 µs
+//                  6,142 rows of 18,944 terms, 32 columns: chains in matmul_thin read 300 KB of shared memory a row and 1,000 terms,
+//                  1.14 ms; here it is 18 KB, 0.07 ms, beside 0.07 of the matrix units, 0.14 of instructions and 0.15 of
+//                  memory. 320 rows of 3,584, 64 columns: 204 µs on matmul's 5 blocks; here 4, on 70
+//   next           the six products by wgmma, a's pieces in registers: fewer instructions, once memory is not what is waited for
 // None has been timed; each prediction waits for hardware.
 #include "split.h"
 
