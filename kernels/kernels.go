@@ -276,6 +276,13 @@ type Fuser interface {
 	Fused(out, x Tensor, w Weight, bias Tensor, e Ending) bool
 }
 
+// A Storer is a Backend that turns queries and keys, and stores keys and values, in one operation.
+type Storer interface {
+	// RoPEStore is RoPE of qk, whose last columns are keys; then Scatter of these to kc and of v to vc, all as wide as
+	// each other. Their bits are those of the three one after another.
+	RoPEStore(qk, v, pos Tensor, r Rotary, kc, vc, slots Tensor)
+}
+
 // An Ending is what follows a product, in this order.
 type Ending struct {
 	Expands []Expand // what adapters add

@@ -122,8 +122,7 @@ func (p *Pass) blockGrad(i int, x kernels.Tensor, g *gradients, into *Grads) {
 	d.linearGrad(g.att, g.x, a.att, l.o)
 	p.adaptGrad(g.att, a.att, i, siteO, g, into, g.x)
 	be.AttentionGrad(dq, dk, dv, g.att, a.att, a.lse, q, k, v, p.attn())
-	be.RoPE(dq, pos, rot)
-	be.RoPE(dk, pos, rot)
+	be.RoPE(g.qkv.Columns(0, d.q+d.kv), pos, rot)
 	if d.Config.QKNorm {
 		be.RMSNormGrad(drawQ, l.qNorm.grad, dq, rawQ, l.qNorm.t, eps)
 		be.RMSNormGrad(drawK, l.kNorm.grad, dk, rawK, l.kNorm.t, eps)

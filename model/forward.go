@@ -116,13 +116,14 @@ func (p *Pass) inside(i int, x kernels.Tensor) {
 	}
 	rot := kernels.Rotary{HeadDim: d.Config.HeadDim, Table: d.rope}
 	pos := p.pos.Slice(0, x.Rows)
-	be.RoPE(q, pos, rot)
-	be.RoPE(k, pos, rot)
+	qk := a.qkv.Columns(0, d.q+d.kv)
+	if p.kv == nil {
+		be.RoPE(qk, pos, rot)
+	} else {
+		p.store(i, qk, v, pos, rot)
+	}
 	switch {
 	case p.kv != nil:
-		slots := p.slots.Slice(0, x.Rows)
-		be.Scatter(p.kv.k[i], k, slots)
-		be.Scatter(p.kv.v[i], v, slots)
 		k, v = p.kv.k[i], p.kv.v[i]
 	case !a.keys.Zero():
 		be.Copy(a.keys, k)
@@ -144,6 +145,18 @@ func (p *Pass) inside(i int, x kernels.Tensor) {
 	}
 	p.project(a.gateUp, a.gateUp, a.hn, l.gateUp, i, siteGate, kernels.Ending{}, gate, up) // Backward needs both
 	be.SwiGLU(a.ff, gate, up)
+}
+
+// store turns layer i's queries and keys, which qk holds, and stores the keys and v in the cache.
+func (p *Pass) store(i int, qk, v, pos kernels.Tensor, rot kernels.Rotary) {
+	d, slots := p.d, p.slots.Slice(0, qk.Rows)
+	if one, ok := d.be.(kernels.Storer); ok {
+		one.RoPEStore(qk, v, pos, rot, p.kv.k[i], p.kv.v[i], slots)
+		return
+	}
+	d.be.RoPE(qk, pos, rot)
+	d.be.Scatter(p.kv.k[i], qk.Columns(d.q, d.kv), slots)
+	d.be.Scatter(p.kv.v[i], v, slots)
 }
 
 // copyRows copies the batch's rows From of a layer's keys or values to its rows To, by way of where the

@@ -101,6 +101,11 @@ var operations = map[string]operation{
 		x, pos, table := o.floats(d[0], d[1]), o.numbers(d[0], 1, func(i int) int { return i % 2048 }), o.floats(2048, d[2])
 		return func() { o.s.dev.RoPE(x, pos, k.Rotary{HeadDim: d[2], Table: table}) }
 	}},
+	"RoPEStore": {blocks: some(16), play: func(o *operands, d [7]int) func() {
+		qk, v, kc, vc, at := o.floats(d[0], d[1]), o.floats(d[0], d[2]), o.floats(d[0], d[2]), o.floats(d[0], d[2]), o.each(d[0])
+		pos, table := o.numbers(d[0], 1, func(i int) int { return i % 2048 }), o.floats(2048, d[3])
+		return func() { o.s.dev.RoPEStore(qk, v, pos, k.Rotary{HeadDim: d[3], Table: table}, kc, vc, at) }
+	}},
 	"Embed": rowwise(func(dev k.Backend, o *operands, rows, cols int) func() {
 		out, w, ids := o.floats(rows, cols), o.weight(1024, cols), o.numbers(rows, 1, func(i int) int { return i % 1024 })
 		return func() { dev.Embed(out, w, ids) }

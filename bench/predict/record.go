@@ -34,6 +34,7 @@ var (
 	_ k.Backend = (*Recorder)(nil)
 	_ k.Fuser   = (*Recorder)(nil)
 	_ k.Scorer  = (*Recorder)(nil)
+	_ k.Storer  = (*Recorder)(nil)
 )
 
 // NewRecorder returns one that has recorded nothing, for the device of a survey; nil: for one that fuses nothing.
@@ -111,7 +112,12 @@ func (r *Recorder) MatMul(c, a, _ k.Tensor, g k.Gemm) {
 }
 
 func (r *Recorder) RoPE(x, _ k.Tensor, o k.Rotary) { r.add("RoPE", x.Rows, x.Cols, o.HeadDim) }
-func (r *Recorder) SwiGLU(out, _, _ k.Tensor)      { r.add("SwiGLU", out.Rows, out.Cols) }
+
+// RoPEStore's dims are the rows, the columns of queries and keys, those of keys, and a head's.
+func (r *Recorder) RoPEStore(qk, v, _ k.Tensor, o k.Rotary, _, _, _ k.Tensor) {
+	r.add("RoPEStore", qk.Rows, qk.Cols, v.Cols, o.HeadDim)
+}
+func (r *Recorder) SwiGLU(out, _, _ k.Tensor) { r.add("SwiGLU", out.Rows, out.Cols) }
 func (r *Recorder) SwiGLUGrad(dgate, _, _, _, _ k.Tensor) {
 	r.add("SwiGLUGrad", dgate.Rows, dgate.Cols)
 }

@@ -26,7 +26,7 @@ func Text(m *Model, g GPU, all []Prediction) string {
 	p("| matrix units | %.0f TFLOP/s by wgmma, %.1f %% of it by mma.sync | datasheet at %.2f GHz; arXiv 2402.13499 |", g.Rate()*1e-12, 100*g.Warp, g.Clock*1e-9)
 	p("| instructions | 4 of warps a clock a multiprocessor, %d multiprocessors | the architecture; they are PTX's, and machine code has others |", g.Multiprocessors)
 	p("| shared memory | a wave of 128 bytes a clock a multiprocessor | the architecture |")
-	p("| launches | %.1f µs each | a guess |", g.Launch*1e6)
+	p("| launches | %.1f µs each | between those of a graph, as others measured (Spector and others 2025) |", g.Launch*1e6)
 	p("")
 	p("All of a launch is taken to overlap, blocks to be shared out evenly, and the clock not to fall: a kernel can be slower than its row, and hardly faster. A")
 	p("measured time near the row confirms it; one of twice the row says that latency, and none of these, holds the kernel up.")

@@ -65,6 +65,7 @@ var (
 	_ k.Capturer   = (*Device)(nil)
 	_ k.BothReader = (*Device)(nil)
 	_ k.Deferrer   = (*Device)(nil)
+	_ k.Storer     = (*Device)(nil)
 	_ k.Scorer     = (*Device)(nil)
 	_ k.Grouper    = (*Device)(nil)
 )

@@ -41,11 +41,12 @@ const (
 	opRead
 	opScore
 	opScoreGrad
+	opRoPEStore
 )
 
 var opNames = [...]string{"Fill", "Copy", "Embed", "Gather", "Scatter", "RMSNorm", "RoPE", "Linear", "MatMul", "Attention", "SwiGLU",
 	"Add", "LogProb", "Entropy", "Sample", "RMSNormGrad", "LinearGrad", "AttentionGrad", "SwiGLUGrad", "LogProbGrad", "SumRows",
-	"ScatterAdd", "SumSquares", "AdamW", "Load", "Write", "Read", "Score", "ScoreGrad"}
+	"ScatterAdd", "SumSquares", "AdamW", "Load", "Write", "Read", "Score", "ScoreGrad", "RoPEStore"}
 
 func (o opcode) String() string { return opNames[o] }
 

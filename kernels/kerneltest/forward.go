@@ -230,16 +230,21 @@ func gather(g source, rows int) *problem {
 }
 
 // scatter writes each row to a place of its own, and skips some.
-func scatter(g source, rows int) *problem {
-	p, n, cols := &problem{rows: rows}, rows+g.IntN(9), g.size(1, 100)
-	out, x := p.up(shared, g.floats(n, cols, 1), 0), p.in(byRow, g.floats(rows, cols, 1))
+// places are rows below n for so many rows, each another or none.
+func (g source) places(n, rows int) matrix {
 	places := g.Perm(n)[:rows]
 	for i := range places {
 		if g.IntN(5) == 0 {
 			places[i] = -1 - g.IntN(2)
 		}
 	}
-	at := p.in(byRow, intsOf(places...))
+	return intsOf(places...)
+}
+
+func scatter(g source, rows int) *problem {
+	p, n, cols := &problem{rows: rows}, rows+g.IntN(9), g.size(1, 100)
+	out, x := p.up(shared, g.floats(n, cols, 1), 0), p.in(byRow, g.floats(rows, cols, 1))
+	at := p.in(byRow, g.places(n, rows))
 	p.call = func(be k.Backend, t []k.Tensor, _ []k.Weight) { be.Scatter(t[out], t[x], t[at]) }
 	return p
 }

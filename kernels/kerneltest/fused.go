@@ -6,8 +6,8 @@ import (
 	k "github.com/r2-reasoner/r2/kernels"
 )
 
-// fusedChecks are of devices that can end a product with what follows it.
-var fusedChecks = []check{{"Fused", fused}}
+// fusedChecks are of devices that do in one operation what others do in several.
+var fusedChecks = []check{{"Fused", fused}, {"RoPEStore", stored}}
 
 // fused: a product with its ending has the bits of the operations one after another.
 func fused(t *testing.T, be k.Backend, g source) {
