@@ -27,7 +27,7 @@ var gradient90Mutations = []mutation{
 	{"columns and rows of tiles exchanged", "gradient90_8_3", turned90, 1, "or.b64${1}-9223371899399045120;", playGradient90, otherAnswer},
 	{"swizzled by 128 bytes", "gradient90_8_3", turned90, 0, "or.b64${1}4611687117941112832;", playGradient90, otherAnswer},
 	{"the producer's phase stands still", "gradient90_8_3", flip, 0, noFlip, playGradient90, onItsWay},
-	{"a chunk's second step is not given back", "gradient90_8_3", arrive, 1, "", playGradient90, stuck},
+	{"a chunk's second step is not given back", "gradient90_8_3", arriveAt, 1, "", playGradient90, stuck},
 	{"a token too many", "gradient90_8_3", `setp\.ge\.s32(\s+%p\d+, %r\d+, %r\d+;)`, 4, "setp.gt.s32${1}", playGradient90, bounds},
 	{"the weight's bytes alone are expected", "gradient90_8_3", `mov\.u32(\s+%r\d+, )17920;`, 0, "mov.u32${1}16384;", playGradient90, onItsWay},
 }

@@ -18,7 +18,8 @@ const (
 	noFlip      = "mov.b32${1}${2}, ${3};"
 	waitAll     = `wgmma\.wait_group\.sync\.aligned 0;`
 	ofWeight90  = `or\.b64(\s+%rd\d+, %rd\d+, )-9223371761976803328;` // what describes a weight in a stage
-	arrive      = `mbarrier\.arrive\.release\.cluster\.shared::cluster\.b64 _, \[%r\d+\];`
+	arrive      = `mbarrier\.arrive\.release\.cta\.shared::cta\.b64 _, \[%r\d+\];`
+	arriveAt    = `mbarrier\.arrive\.release\.cluster\.shared::cluster\.b64 _, \[%r\d+\];`
 	barrierOf   = `bar\.sync %r\d+, %r\d+;` // of a warpgroup
 	fenceBlocks = `fence\.acq_rel\.gpu;`
 	bytes83     = `mov\.u32(\s+%r\d+, )19456;` // of a stage of linear90_8_3
@@ -47,7 +48,7 @@ var hopperMutations = []mutation{
 	{"the weight's bytes alone are expected", "linear90_8_3", bytes83, 0, "mov.u32${1}16384;", playRagged8, onItsWay},
 	{"more bytes are expected than come", "linear90_8_3", bytes83, 0, "mov.u32${1}19472;", playRagged8, stuck},
 	{"an mbarrier for one warp less", "linear90_8_3", `add\.s32(\s+%r\d+, %r\d+, )-8;`, 0, "add.s32${1}-9;", playRagged8, stuck},
-	{"stages are not given back", "linear90_8_3", arrive, 0, "", playRagged8, stuck},
+	{"stages are not given back", "linear90_8_3", arriveAt, 0, "", playRagged8, stuck},
 	{"no barrier after mbarriers are made", "linear90_8_3", gateOf, 0, "", playRagged8, race},
 	{"swizzled by 128 bytes", "linear90_8_3", ofWeight90, 0, "or.b64${1}4611686293305360384;", playRagged8, otherAnswer},
 	{"not swizzled", "linear90_8_3", ofWeight90, 0, "or.b64${1}274877972480;", playRagged8, otherAnswer},
