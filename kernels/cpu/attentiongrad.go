@@ -19,7 +19,7 @@ type attentionGrad struct {
 	second           bool
 }
 
-const sharedTile = 64 // keys of a piece of the second walk
+const sharedTile = 32 // keys of a piece of the second walk: a panel of dots
 
 // AttentionGrad adds to dq, dk and dv, given Attention's out and lse.
 func (d *Device) AttentionGrad(dq, dk, dv, dout, out, lse, q, k, v kernels.Tensor, a kernels.Attn) {
@@ -152,7 +152,7 @@ func (p *piece) spread(m view, s, x []float32, from int) {
 	hd, g := p.HeadDim, p.group
 	for j, n := from, 0; j < p.last; j += n {
 		row, have := p.run(j)
-		n = min(tileRows, have)
+		n = ceilDiv(have, ceilDiv(have, tileRows))
 		part := func(token int) lines {
 			return lines{c: m.from(row, p.kv*hd), cs: m.stride, x: s[token*g*p.ss+j:], xs: 1, xk: p.ss,
 				w: x[token*g*hd:], ws: hd, add: true}
