@@ -27,7 +27,7 @@ type Device struct {
 
 	scratch [][]float32 // of each worker, grown once and kept
 	spans   spans
-	slabs   slabs     // the memory of weights
+	slabs   slabs     // the memory of weights and of larger tensors
 	rounded []float32 // x in the type that a product rounds it to, grown and kept
 
 	linear      linearTask

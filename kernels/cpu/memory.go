@@ -29,7 +29,7 @@ func (d *Device) New(t kernels.DType, rows, cols int) kernels.Tensor {
 		panic(fmt.Sprintf("cpu: New: %d x %d", rows, cols))
 	}
 	n := rows * cols
-	mem, err := allocate(t.Size() * n)
+	mem, err := d.place(t.Size() * n)
 	if err != nil {
 		d.fail(fmt.Errorf("cpu: no memory for a tensor of %d x %d: %w", rows, cols, err))
 		return kernels.Tensor{Buf: &buffer{freed: true}, Rows: rows, Cols: cols, Stride: cols, Type: t}

@@ -8,6 +8,8 @@ import (
 const (
 	slabBytes = 32 << 20
 	slabFrom  = 64 << 10 // smaller blocks are left to Go's heap
+
+	slabTensors = 256 << 10 // of tensors: an adapter's, which come and go, are mostly smaller
 )
 
 // slabs packs blocks that are too small for huge pages of their own (a matrix of a small model, say) into
@@ -42,6 +44,14 @@ func (s *slabs) allocate(n int) (block, error) {
 	s.open.used += ceilDiv(n, cacheLine) * cacheLine
 	s.open.live++
 	return b, nil
+}
+
+// place returns the memory of a tensor of n bytes. The keys of a layer, say, may be too few for huge pages of their own.
+func (d *Device) place(n int) (block, error) {
+	if n < slabTensors {
+		return allocate(n)
+	}
+	return d.slabs.allocate(n)
 }
 
 // leave takes a block out of the count.
