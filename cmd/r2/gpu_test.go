@@ -44,30 +44,35 @@ func TestChildDevices(t *testing.T) {
 	}
 }
 
-// A shipped model says on the simulated GPU what it says on the processor.
+// A shipped model says on the simulated GPU what it says on the processor, with matrices as stored and in blocks of bytes.
 func TestSimulatedHost(t *testing.T) {
-	ask := func(device string) (ids []int32, lps []float32) {
-		h, err := openHost(shipped("mini"), nil, deviceFlags{Device: device, DType: "auto", Acts: "f32"}, hostOptions{context: 64, sequences: 2, tokens: 16})
+	for _, dtype := range []string{"auto", "int8"} {
+		ids, lps := completed(t, "ptxsim", dtype)
+		wantIDs, wantLPs := completed(t, "cpu", dtype)
+		if !slices.Equal(ids, wantIDs) || len(ids) < 5 {
+			t.Fatalf("%s: it says %v, the processor %v", dtype, ids, wantIDs)
+		}
+		for i := range lps {
+			if d := math.Abs(float64(lps[i] - wantLPs[i])); !(d < 1e-4) {
+				t.Errorf("%s: token %d's log-probability is %g, on the processor %g", dtype, i, lps[i], wantLPs[i])
+			}
+		}
+	}
+}
+
+// completed is what the model says of a prompt, each id with its log-probability.
+func completed(t *testing.T, device, dtype string) (ids []int32, lps []float32) {
+	t.Helper()
+	h, err := openHost(shipped("mini"), nil, deviceFlags{Device: device, DType: dtype, Acts: "f32"}, hostOptions{context: 64, sequences: 2, tokens: 16})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	for e, err := range h.eng.Generate(context.Background(), engine.Request{Prompt: []int32{1, 40, 41, 42, 2}, Samples: 1, Limit: 5, Sampling: sample.Params{}}) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer h.Close()
-		for e, err := range h.eng.Generate(context.Background(), engine.Request{Prompt: []int32{1, 40, 41, 42, 2}, Samples: 1, Limit: 5, Sampling: sample.Params{}}) {
-			if err != nil {
-				t.Fatal(err)
-			}
-			ids, lps = append(ids, e.Token.ID), append(lps, e.Token.LogProb)
-		}
-		return ids, lps
+		ids, lps = append(ids, e.Token.ID), append(lps, e.Token.LogProb)
 	}
-	ids, lps := ask("ptxsim")
-	wantIDs, wantLPs := ask("cpu")
-	if !slices.Equal(ids, wantIDs) || len(ids) < 5 {
-		t.Fatalf("it says %v, the processor %v", ids, wantIDs)
-	}
-	for i := range lps {
-		if d := math.Abs(float64(lps[i] - wantLPs[i])); !(d < 1e-4) {
-			t.Errorf("token %d's log-probability is %g, on the processor %g", i, lps[i], wantLPs[i])
-		}
-	}
+	return ids, lps
 }
