@@ -244,3 +244,30 @@ func TestPage(t *testing.T) {
 		t.Errorf("%s is not predicted", Works[0].Case)
 	}
 }
+
+// Products of few tokens with weights in blocks of bytes take the time that 17 bytes do of the 32 of bf16: both wait for memory. The
+// log has the times of a matrix of Qwen2.5-7B.
+func TestStored(t *testing.T) {
+	for _, rows := range []int{1, 8} {
+		var took [2]float64
+		for i, typ := range []k.DType{k.BF16, k.Q8_0} {
+			s, err := NewSurvey(H100.Multiprocessors, k.F32)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Stored = typ
+			costs, err := s.Costs(Call{Op: "Linear", Dims: [7]int{rows, 4608, 3584}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range costs {
+				one, by := H100.Time(c)
+				took[i] += one
+				t.Logf("%d tokens, %v: %s takes %.1f µs, by its %s", rows, typ, c.Kernel, one*1e6, by)
+			}
+		}
+		if share := took[1] / took[0]; !(share > 17.0/32 && share < 0.65) {
+			t.Errorf("%d tokens: %.3f of bf16's time", rows, share)
+		}
+	}
+}

@@ -37,6 +37,7 @@ type Survey struct {
 	counts []ptxsim.Counts
 	known  map[Call][]Cost
 	fuses  map[Call]bool
+	Stored k.DType // what products' weights are stored as: bf16, unless it is set before anything is counted
 
 	multiprocessors int
 	acts            k.DType
@@ -87,7 +88,7 @@ func (s *Survey) Know(calls []Call) error {
 
 // NewSurvey returns one of a GPU with so many multiprocessors, whose products take activations as acts.
 func NewSurvey(multiprocessors int, acts k.DType) (*Survey, error) {
-	s := &Survey{known: map[Call][]Cost{}, fuses: map[Call]bool{}, multiprocessors: multiprocessors, acts: acts}
+	s := &Survey{known: map[Call][]Cost{}, fuses: map[Call]bool{}, Stored: k.BF16, multiprocessors: multiprocessors, acts: acts}
 	s.sim = ptxsim.New(ptxsim.Options{Survey: true, Multiprocessors: multiprocessors, Count: func(c ptxsim.Counts) { s.counts = append(s.counts, c) }})
 	var err error
 	s.dev, err = cuda.On(s.sim, cuda.Options{Activations: acts})
@@ -202,14 +203,15 @@ func (o *operands) numbers(rows, cols int, f func(i int) int) k.Tensor {
 
 func (o *operands) each(n int) k.Tensor { return o.numbers(n, 1, func(i int) int { return i }) }
 
-// weight is a bf16 weight of outputs × inputs.
+// weight is a frozen weight of outputs × inputs.
 func (o *operands) weight(out, in int) k.Weight {
-	if n := 2 * out * in; n > len(o.s.zeros) {
+	n := o.s.Stored.Bytes(out * in)
+	if n > len(o.s.zeros) {
 		o.s.zeros = make([]byte, n)
 	}
 	o.check(o.s.dev.Sync())
 	o.s.sim.Survey(1) // what packs it need not run
-	w := o.s.dev.Load(k.Format{Type: k.BF16}, out, in, o.s.zeros[:2*out*in])
+	w := o.s.dev.Load(k.Format{Type: o.s.Stored}, out, in, o.s.zeros[:n])
 	o.check(o.s.dev.Sync())
 	o.s.sim.Survey(0)
 	o.weights = append(o.weights, w)
