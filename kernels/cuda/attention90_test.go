@@ -63,7 +63,7 @@ func float32At(b []byte, i int) float32 {
 }
 
 // oneHead plays attention of one sequence of one head: out, then lse.
-func oneHead(d *Device, dim int, q, key, v []float32) ([]byte, error) {
+func oneHead(d *Device, dim int, scale float32, q, key, v []float32) ([]byte, error) {
 	n := len(q) / dim
 	var at [3]k.Tensor
 	for i, x := range [][]float32{q, key, v} {
@@ -71,7 +71,7 @@ func oneHead(d *Device, dim int, q, key, v []float32) ([]byte, error) {
 		d.Write(at[i], floatBytes(x))
 	}
 	out, lse := d.New(k.F32, n, dim), d.New(k.F32, n, 1)
-	d.Attention(out, lse, at[0], at[1], at[2], k.Attn{Heads: 1, KVHeads: 1, HeadDim: dim, Scale: 0.25, MaxQueries: n,
+	d.Attention(out, lse, at[0], at[1], at[2], k.Attn{Heads: 1, KVHeads: 1, HeadDim: dim, Scale: scale, MaxQueries: n,
 		Starts: column32(d, 0, int32(n)), Lengths: column32(d, int32(n))})
 	return answer(d, out, lse)
 }
@@ -94,7 +94,7 @@ func TestAttentionRounds(t *testing.T) {
 		rounded[i] = float32(float64(v) + big - big)
 	}
 	play := func(pieces int, x []float32) []byte {
-		raw, err := oneHead(pieced(t, pieces, false), dim, x[:n*dim], x[n*dim:2*n*dim], x[2*n*dim:])
+		raw, err := oneHead(pieced(t, pieces, false), dim, 0.25, x[:n*dim], x[n*dim:2*n*dim], x[2*n*dim:])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,6 +108,45 @@ func TestAttentionRounds(t *testing.T) {
 	}
 }
 
+// growing is one head whose scores grow from a block of keys to the next, by about 6 times `by`.
+func growing(n, dim int, by float32) (q, key, v []float32) {
+	x := normals(3 * n * dim)
+	q, key, v = x[:n*dim], x[n*dim:2*n*dim], x[2*n*dim:]
+	u := normals(dim)
+	for i := range q {
+		q[i], key[i] = u[i%dim]+q[i]/10, u[i%dim]*by*float32(1+i/dim/32)+key[i]/10
+	}
+	return q, key, v
+}
+
+// What was before is rescaled where scores grow much, and not where they grow little; a scale below 0 is that of the opposite queries.
+func TestAttention90Grows(t *testing.T) {
+	const n, dim = 96, 24
+	for _, by := range []float32{0.5, 1.5} {
+		q, key, v := growing(n, dim, by)
+		minus := make([]float32, len(q))
+		for i := range q {
+			minus[i] = -q[i]
+		}
+		want, err := oneHead(simulatedAs(t, ptxsim.Options{Capability: 80}), dim, 0.25, q, key, v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, pieces := range []int{1, 3} {
+			got, err := oneHead(pieced(t, pieces, false), dim, 0.25, q, key, v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if far, most := furthest(got, want), map[int]float64{1: 0.08, 3: 5e-6}[pieces]; !(far <= most) {
+				t.Errorf("%g, %d pieces: %g from sm_80's, at most %g", by, pieces, far, most)
+			}
+			if got, err = oneHead(pieced(t, pieces, false), dim, -0.25, minus, key, v); err != nil || furthest(got, want) > 0.08 {
+				t.Errorf("%g, %d pieces, a scale below 0: %g from sm_80's (%v)", by, pieces, furthest(got, want), err)
+			}
+		}
+	}
+}
+
 // A key or a value that is not finite makes NaN of the rows that see it, and has no part in those before it, though one
 // product has them all.
 func TestAttentionNotFinite(t *testing.T) {
@@ -117,7 +156,7 @@ func TestAttentionNotFinite(t *testing.T) {
 		d := pieced(t, 3, naive)
 		x := normals(3 * n * dim)
 		q, key, v := x[:n*dim], x[n*dim:2*n*dim], x[2*n*dim:]
-		want, err := oneHead(d, dim, q, key, v)
+		want, err := oneHead(d, dim, 0.25, q, key, v)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -128,7 +167,7 @@ func TestAttentionNotFinite(t *testing.T) {
 		}{{"key", key, nan}, {"key", key, inf}, {"value", v, nan}, {"value", v, -inf}, {"value", v, math.MaxFloat32}} {
 			was := bad.where[at*dim+3]
 			bad.where[at*dim+3] = bad.v
-			got, err := oneHead(d, dim, q, key, v)
+			got, err := oneHead(d, dim, 0.25, q, key, v)
 			bad.where[at*dim+3] = was
 			if err != nil {
 				t.Fatal(err)

@@ -7,7 +7,7 @@ import (
 )
 
 // What attentiongrad90.cu has: what a stage says of its rows in shared memory, beside two operands of blockKeys90 rows.
-const noteBytes90 = 16 + 2*4*8 + blockKeys90*3*4
+const noteBytes90 = 16 + 2*4*8 + blockKeys90*16 + 16
 
 // A gradKernel90 is the kernels for heads of so many columns and activations of so many pieces: their names, and the rows of a block of
 // threads and its stages.

@@ -16,6 +16,7 @@ var attentionGrad90Mutations = func() (all []mutation) {
 			mutation{"stages are not given back", kernel, arrive, 1, "", playGrad90, stuck},
 			mutation{"no wait for dp", kernel, waitAll, 0, "", playGrad90, otherAnswer},
 			mutation{"no wait for scores", kernel, `wgmma\.wait_group\.sync\.aligned 1;`, 0, "", playGrad90, otherAnswer},
+			mutation{"a block is taken as seen by all", kernel, allOf, 2, "mov.pred${1}, -1;", playGrad90, otherAnswer},
 			mutation{"no barrier before the sums meet", kernel, barrierOf, 1, "", playGrad90, race},
 			mutation{"no barrier as the sums meet", kernel, barrierOf, 2, "", playGrad90, race})
 	}

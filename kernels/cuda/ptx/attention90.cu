@@ -13,11 +13,15 @@
 // causality, times 6 for P = 3. None has been timed: no GPU was at hand.
 //   attention90_v1    a warpgroup 64 rows, block by block, everything after everything else: the definition
 //   attention90_D_P   128 rows of all heads that share a key head: keys are read once for them, 1 KB a key and its
-//                     value, 34 GB in all, nearly all from the L2 cache: 6 ms, if that gives 5.5 TB/s. A warpgroup
+//                     value, 31 GB in all, nearly all from the L2 cache: 5.5 ms, if that gives 5.6 TB/s. A warpgroup
 //                     brings and splits keys and values a block ahead; two of 64 rows each multiply: one's softmax
-//                     (about 1000 cycles of a multiprocessor a block of both) beside the other's products (1024 cycles
-//                     with P = 1, 6144 with 3). Predicted: 350 TFLOP/s with P = 1, where the cache is the bound, and
-//                     110 with 3, where products are
+//                     beside the other's products (1024 cycles a block of both with P = 1, 6144 with 3)
+//   fewer instructions   by their counts 16.8 ms with P = 3 and 11.1 ms with 1, 2.9 and 5.7 times the products', came down to
+//                     11.1 and 3.6: exp by 12 (P = 1) or 14 where it was 30 and two branches; nothing is compared where all rows
+//                     see all of a block; what was before is rescaled when scores have grown by e⁵ alone (the last
+//                     idea is FlashAttention-4's); what is brought is looked over as bf16, two numbers at once. So, of 28 heads and 4
+//                     key heads: 351 TFLOP/s predicted with P = 1, where the cache is the bound, and 144 with 3, where
+//                     shared memory is: q is read six times for each 16 columns, and products of 32 keys are short
 //   the same, split   a segment a block of threads, for decode steps: 64 rows are multiplied whatever there are, 3072
 //                     cycles a block of keys (P = 3) whose 32 KB take 2260 at the memory's rate: 74 % of it; with P = 1
 //                     memory alone counts
@@ -32,6 +36,9 @@
 #include "panels.h"
 #include "together.h"
 
+// Of a scale, for q to have: so that the largest score is that of the largest product.
+GPU float sign(float scale) { return scale < 0 ? -1.f : 1.f; }
+
 // Two rows of one head after some keys.
 template <int D> struct State {
   float m[2], l[2], o[D / 2];
@@ -42,25 +49,35 @@ template <int D> struct State {
     for (int i = 0; i < D / 2; i++) o[i] = 0;
   }
   // Turns a block's scores to weights, of which the first n count, and rescales what was before.
-  GPU void weigh(float (&s)[KEYS / 2], const int (&n)[2], float scale) {
+  template <int P> GPU void weigh(float (&s)[KEYS / 2], const int (&n)[2], float scale) {
+    if (__all_sync(FULL, min(n[0], n[1]) >= KEYS)) weigh_some<P, true>(s, n, scale);
+    else weigh_some<P, false>(s, n, scale);
+  }
+  // All of them count if ALL, to the same bits. m is not always the largest score but near it: it stays, and with it what was before, until
+  // one is e⁵ times as much.
+  template <int P, bool ALL> GPU void weigh_some(float (&s)[KEYS / 2], const int (&n)[2], float scale) {
     float old[2];
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      float to = m[half], sum = 0;
+      float to = -INFINITY, sum = 0;
 #pragma unroll
       for (int i = 0; i < KEYS / 4; i++) {
         float& x = s[i / 2 * 4 + 2 * half + i % 2];
-        x = i / 2 * 8 + lane_id() % 4 * 2 + i % 2 < n[half] ? x * scale : -INFINITY;
+        if (!ALL) x = i / 2 * 8 + lane_id() % 4 * 2 + i % 2 < n[half] ? x : -INFINITY;
         to = fmaxf(to, x);
       }
       to = fmaxf(to, __shfl_xor_sync(FULL, to, 1));
       to = fmaxf(to, __shfl_xor_sync(FULL, to, 2));
-      float base = to == -INFINITY ? 0.f : to;  // no key of this segment yet
-      old[half] = exp32(m[half] - base);
+      to = to == -INFINITY ? to : to * scale;
+      bool more = to > m[half] + 5.f;
+      to = more ? to : m[half];
+      float base = to == -INFINITY ? 0.f : -to;  // no key of this segment yet
+      old[half] = more ? power<P>(m[half], 1.f, base) : 1.f;
 #pragma unroll
       for (int i = 0; i < KEYS / 4; i++) {
         float& x = s[i / 2 * 4 + 2 * half + i % 2];
-        x = i / 2 * 8 + lane_id() % 4 * 2 + i % 2 < n[half] ? exp32(x - base) : 0.f;
+        float y = power<P>(x, scale, base);
+        x = ALL || i / 2 * 8 + lane_id() % 4 * 2 + i % 2 < n[half] ? y : 0.f;
         sum += x;
       }
       sum += __shfl_xor_sync(FULL, sum, 1);
@@ -68,8 +85,9 @@ template <int D> struct State {
       l[half] = fmaf(l[half], old[half], sum);
       m[half] = to;
     }
+    if (__any_sync(FULL, old[0] != 1.f || old[1] != 1.f))
 #pragma unroll
-    for (int i = 0; i < D / 2; i++) o[i] *= old[i / 2 % 2];
+      for (int i = 0; i < D / 2; i++) o[i] *= old[i / 2 % 2];
   }
   // o += weights·values of a block. A row that sees a value which is not finite is NaN; others have no part in it:
   // in the product it is 0.
@@ -134,7 +152,8 @@ template <int P> GPU void define(OUT, IN, SHAPE) {
   if (w.rows <= 0) return;
   u8 *keys = space + P * Panels<D, ROWS>::PIECE, *values = keys + P * Panels<D, KEYS>::PIECE;
   u64* bad = (u64*)(values + P * Panels<D, KEYS>::PIECE);
-  bring_q<D, P, ROWS>(space, w, 0, q, qs);
+  bring_q<D, P, ROWS>(space, w, 0, q, qs, sign(scale));
+  scale = fabsf(scale);
   int n[2] = {w.keys(row_of(0)), w.keys(row_of(1))};
   State<D> all, part;
   all.clear();
@@ -153,7 +172,7 @@ template <int P> GPU void define(OUT, IN, SHAPE) {
     float s[KEYS / 2];
     scores<D, P, ROWS>(s, space, keys);
     wait_products(s);
-    part.weigh(s, n, scale);
+    part.template weigh<P>(s, n, scale);
     part.template blend<P>(s, values, bad, n);
     wait_products(part.o);
     n[0] -= KEYS, n[1] -= KEYS;
@@ -235,7 +254,7 @@ template <int D, int P> GPU void consume(State<D>& all, State<D>& part, Ring<D, 
     scores<D, P, 2 * ROWS>(s, q, r.keys());
     wait_products(s);
     warp_arrives(r.empty_keys());
-    part.weigh(s, n, scale);
+    part.template weigh<P>(s, n, scale);
     barrier_wait(r.full_values(), r.parity);
     part.template blend<P>(s, r.values(), r.bad(), n);
     wait_products(part.o);
@@ -280,17 +299,17 @@ template <int D, int P> GPU void tile_of(OUT, float* parts, int segments, IN, SH
   barriers_made();
   __syncthreads();
   if (warp_id() < 4) {
-    fewer_registers<104>();
+    fewer_registers<112>();
     produce(r, w, k, ks, v, vs, first, last, fault, tag);
   } else if (warp_id() / 4 <= busy) {
-    more_registers<200>();
+    more_registers<192>();
     int r0 = (warp_id() / 4 - 1) * ROWS;
-    bring_q<D, P, 2 * ROWS>(space, w, r0, q, qs);
+    bring_q<D, P, 2 * ROWS>(space, w, r0, q, qs, sign(scale));
     fence_async();
     group_barrier(warp_id() / 4, 128);
     int n[2] = {w.keys(r0 + row_of(0)) - first, w.keys(r0 + row_of(1)) - first};
     State<D> all, part;
-    consume(all, part, r, space + r0 * LINE, n, scale, first, last);
+    consume(all, part, r, space + r0 * LINE, n, fabsf(scale), first, last);
     if (parts) {
       leave(parts, segments, z, w, r0, part);
     } else {

@@ -14,140 +14,61 @@
 // one's sums are added to the first one's. No atomics: p and dp are computed for dq and again for dk and dv, seven
 // products where five would do.
 //
-// The ladder, for 4k tokens of 28 heads and 4 key heads of 128 columns, 3.0e11 operations of which a seventh each is a
-// product; an H100's matrix units do 989e12 a second. None has been timed: no GPU was at hand.
-//   attentiongrad.cu   f32 by threads: 13.9 TFLOP/s predicted, where shared memory is the bound
-//   P = 1              tiles of 128 rows: 1 KB of a token's two operands of the other side for each 128, so 3.8 GB from the
-//                      L2 cache: 0.67 ms; products 0.43 ms; 16 exponentials and some 40 instructions each a
-//                      thread and 32 rows: about as long as the cache
+// The ladder, for 4k tokens of 28 heads and 4 key heads of 128 columns, 3.0e11 operations of which a fifth each is a
+// product. None has been timed: no GPU was at hand.
+//   attentiongrad.cu   f32 by threads: 13 TFLOP/s predicted, where shared memory is the bound
+//   P = 1              tiles of 128 rows: 1 KB of a token's two operands of the other side for each 128, so 2.2 GB from the
+//                      L2 cache for each kernel: 0.41 and 0.40 ms; products 0.43 ms for both; instructions 0.41 ms,
+//                      as attention90's (before, 1.33 ms): 333 TFLOP/s predicted
 //   P = 3              tiles of 64 rows, all that fits in shared memory with two stages of 32 rows: six times the
-//                      products, 2.55 ms. Two warpgroups in turn: one's p and ds beside the other's products
+//                      products, 2.57 ms, and 3.25 ms for their operands from shared memory: 90 TFLOP/s predicted. Two
+//                      warpgroups in turn: one's p and ds beside the other's products
 //   heads apart        a block for each query head: keys that many sequences share would else keep one block busy long
-//                      after all others. Parts are 2 KB a token and head, written and read once: 0.08 ms
+//                      after all others. Parts are 1 KB a token and head, written and read once: 0.08 ms
 // Next: rows of its own side as pieces in registers (six reads from shared memory become three); tiles
 // brought by TMA after a kernel that splits once; the next block's scores beside this one's sums.
 #include "hopper.h"
 #include "attention.h"
 #include "panels.h"
+#include "sides.h"
 
 #define OPERANDS                                                                                                          \
   const float *delta, const float *dout, int dos, const float *lse, int es, const float *q, int qs, const float *k, int ks, \
       const float *v, int vs
-#define ALL delta, dout, dos, lse, es, q, qs, k, ks, v, vs, starts, ss, lengths, ls, pages, ps, size, wide, rows, key_rows, heads, kv, dim, most, scale, fault, tag
-
-// ---- shared memory: the block's own rows, then stages of the other side's, then what is to be known of them
-
-// Of a stage: its mbarriers, the rows of it that are not finite, and with keys as the own side of its rows, which are
-// queries: log-sum-exp, delta, and the last key that they see.
-struct Notes {
-  u64 full, empty, bad[2][4];
-  float lse[KEYS], delta[KEYS];
-  int reach[KEYS];
-};
-
-template <int D, int P> struct Room {
-  enum : int {
-    TURNS = P == 3 ? 2 : 1,  // of the warpgroups: every block is of one of them, or of both
-    OWN = 2 * ROWS / TURNS,
-    TILE = P * Panels<D, OWN>::PIECE,
-    BLOCK = P * Panels<D, KEYS>::PIECE,
-    STAGES = D * P == 384 ? 2 : 4,
-    BRINGS = D == 64 ? 88 : 104,  // registers of a thread that brings, and of one that multiplies: these need no local memory
-    TAKES = D == 64 ? 208 : 200,
-  };
-  u8* space;
-
-  GPU u8* own(int operand) const { return space + operand * TILE; }
-  GPU u8* other(int block, int operand) const { return space + 2 * TILE + (block % STAGES * 2 + operand) * BLOCK; }
-  GPU Notes& notes(int block) const { return ((Notes*)(space + 2 * TILE + 2 * STAGES * BLOCK))[block % STAGES]; }
-  static GPU int parity(int block) { return block / STAGES & 1; }
-};
-
-// ---- what a block of threads does
-
-// A side's two operands.
-struct Side {
-  const float *x, *y;
-  int xs, ys;
-};
-
-// `rows` are its own rows; of the other side it takes those from `start` to `stop`, as the sequence counts them, of head `head`.
-// KV: its own rows are keys. They see queries of the sequence and of those after it that share keys.
-template <bool KV> struct Work {
-  Tile rows;
-  Side own, other;
-  int start, stop, head, sequence;
-
-  GPU int count() const { return (stop - start + KEYS - 1) / KEYS; }
-  // The row of the other side that lane i < 4 of 16 finds for the others of a block, i of theirs; or -1.
-  GPU int find(int block) const {
-    int i = threadIdx.x % 16, j = start + block * KEYS + threadIdx.x % 128 / 16 + 8 * i;
-    if (i >= KEYS / 8 || j >= stop) return -1;
-    return KV ? rows.sq.lo + j : key_row(rows.a, rows.sq, j, nullptr, 0);
-  }
-  // The last key that query j sees.
-  GPU int reach(int j) const {
-    const Sequence& sq = rows.sq;
-    if (sq.lo + j < sq.hi) return j;
-    int s = sequence + 1;
-    while (rows.a.starts[(size_t)(s + 1) * rows.a.ss] <= sq.lo + j) s++;
-    int begin = rows.a.starts[(size_t)s * rows.a.ss], end = rows.a.starts[(size_t)(s + 1) * rows.a.ss];
-    return rows.a.lengths[(size_t)s * rows.a.ls] - (end - begin) - 1;
-  }
-};
-
-// The end of the rows of queries that see keys of sequence s; a bad sequence among them is not asked for its rows.
-GPU int followed(const Shape& a, int s, const Sequence& sq, int sequences) {
-  int end = sq.hi;
-  if (sq.before() > 0) return end;
-  for (s++; s < sequences; s++) {
-    int next = a.starts[(size_t)(s + 1) * a.ss];
-    if (a.lengths[(size_t)s * a.ls] - (next - end) <= 0 || next < end || next > a.rows) break;
-    end = next;
-  }
-  return end;
-}
-
-template <int D, int P, bool KV>
-GPU void produce(const Room<D, P>& room, const Work<KV>& w, const float* lse, int es, const float* delta, int heads) {
-  int dim = w.rows.a.dim, count = w.count();
-  bool wide_x = whole16(w.other.x, w.other.xs, dim), wide_y = whole16(w.other.y, w.other.ys, dim);
-#pragma unroll 1
-  for (int block = 0; block < count; block++) {
-    Notes& notes = room.notes(block);
-    int rows = w.find(block), j = w.start + block * KEYS + threadIdx.x;
-    Share<D> x, y;
-    x.fetch(w.other.x, w.other.xs, rows, w.head, dim, wide_x);
-    y.fetch(w.other.y, w.other.ys, rows, w.head, dim, wide_y);
-    barrier_wait(&notes.empty, Room<D, P>::parity(block) ^ 1);  // the phase before the first counts as over
-    x.template store<P>(room.other(block, 0), notes.bad[0]);
-    y.template store<P>(room.other(block, 1), notes.bad[1]);
-    if (KV && threadIdx.x < KEYS) {
-      bool there = j < w.stop;
-      size_t row = w.rows.sq.lo + j;
-      notes.lse[threadIdx.x] = there ? lse[row * es + w.head] : 0.f;
-      notes.delta[threadIdx.x] = there ? delta[row * heads + w.head] : 0.f;
-      notes.reach[threadIdx.x] = there ? w.reach(j) : -1;
-    }
-    fence_async();
-    warp_arrives(&notes.full);
-  }
-}
+#define GIVEN delta, dout, dos, lse, es, q, qs, k, ks, v, vs, starts, ss, lengths, ls, pages, ps, size, wide, rows, key_rows, heads, kv, dim, most, scale, fault, tag
 
 // ---- sums
 
-// What a thread has of its two rows. KV: their keys' numbers in the sequence; else how many keys they see, and their
-// log-sum-exp and delta.
+// What a thread has of its two rows. KV: their keys' numbers in the sequence; else how many keys they see, their
+// log-sum-exp times -1, and delta.
 struct Mine {
   int n[2];
-  float lse[2], delta[2];
+  float base[2], delta[2];
 };
 
-// A block's columns as a thread has them: c is that of its number i.
+// A block's columns as a thread has them: that of its number i.
 GPU int column_of(int i) { return i / 4 * 8 + lane_id() % 4 * 2 + i % 2; }
 
-template <bool KV> GPU bool sees(const Mine& r, const Notes& notes, int i) {
-  return KV ? r.n[i / 2 % 2] <= notes.reach[column_of(i)] : column_of(i) < r.n[i / 2 % 2];
+template <bool KV> GPU bool sees(const Mine& r, int column, int reach, int half) { return KV ? r.n[half] <= reach : column < r.n[half]; }
+
+// Turns scores to p. ALL: the rows of the warp see all of the block; the bits are the same.
+template <int P, bool KV, bool ALL> GPU void weigh(float (&s)[KEYS / 2], const Notes& notes, const Mine& r, float scale) {
+#pragma unroll
+  for (int i = 0; i < KEYS / 2; i++) {
+    const Note& o = notes.of[column_of(i)];
+    float p = power<P>(s[i], scale, KV ? o.base : r.base[i / 2 % 2]);
+    s[i] = ALL || sees<KV>(r, column_of(i), o.reach, i / 2 % 2) ? p : 0.f;
+  }
+}
+
+// Turns dp to ds, but for the scale.
+template <bool KV, bool ALL> GPU void lower(float (&t)[KEYS / 2], const float (&p)[KEYS / 2], const Notes& notes, const Mine& r) {
+#pragma unroll
+  for (int i = 0; i < KEYS / 2; i++) {
+    const Note& o = notes.of[column_of(i)];
+    float ds = p[i] * (t[i] - (KV ? o.delta : r.delta[i / 2 % 2]));
+    t[i] = ALL || sees<KV>(r, column_of(i), o.reach, i / 2 % 2) ? ds : 0.f;
+  }
 }
 
 template <int D, int P, bool KV> struct Sums {
@@ -166,7 +87,7 @@ template <int D, int P, bool KV> struct Sums {
     for (int j = 0; j < KEYS; j++)
 #pragma unroll
       for (int half = 0; half < 2; half++)
-        if (bad >> j & 1) any[half] = any[half] || (KV ? r.n[half] <= notes.reach[j] : j < r.n[half]);
+        if (bad >> j & 1) any[half] = any[half] || sees<KV>(r, j, notes.of[j].reach, half);
 #pragma unroll
     for (int i = 0; i < D / 2; i++)
       if (any[i / 2 % 2]) a[i] = b[i] = __int_as_float(0x7fffffff);
@@ -181,18 +102,13 @@ template <int D, int P, bool KV> struct Sums {
     begin_scores(t);
     add_scores<D, P, R>(s, x, room.other(block, 0));
     add_scores<D, P, R>(t, y, room.other(block, 1));
+    bool all = __all_sync(FULL, KV ? r.n[1] <= notes.least : r.n[0] >= KEYS);
     wait_older<1>(s);
-#pragma unroll
-    for (int i = 0; i < KEYS / 2; i++) {
-      float l = KV ? notes.lse[column_of(i)] : r.lse[i / 2 % 2];
-      s[i] = sees<KV>(r, notes, i) ? exp32(fmaf(s[i], scale, -l)) : 0.f;
-    }
+    if (all) weigh<P, KV, true>(s, notes, r, scale);
+    else weigh<P, KV, false>(s, notes, r, scale);
     wait_products(t);
-#pragma unroll
-    for (int i = 0; i < KEYS / 2; i++) {
-      float e = KV ? notes.delta[column_of(i)] : r.delta[i / 2 % 2];
-      t[i] = sees<KV>(r, notes, i) ? s[i] * (t[i] - e) * scale : 0.f;
-    }
+    if (all) lower<KV, true>(t, s, notes, r);
+    else lower<KV, false>(t, s, notes, r);
     Weights<P> w;
     if (KV) {
       w.take(s);
@@ -285,7 +201,7 @@ template <int D, int P> GPU void queries(float* dq, int dqs, OPERANDS, SHAPE) {
       int r = r0 + row_of(half);
       bool there = r < w.rows.rows;
       mine.n[half] = w.rows.keys(r);
-      mine.lse[half] = there ? lse[(size_t)w.rows.row(r) * es + w.rows.column(r)] : 0.f;
+      mine.base[half] = there ? -lse[(size_t)w.rows.row(r) * es + w.rows.column(r)] : 0.f;
       mine.delta[half] = there ? delta[(size_t)w.rows.row(r) * heads + w.rows.column(r)] : 0.f;
     }
     Sums<D, P, false> sums;
@@ -297,7 +213,7 @@ template <int D, int P> GPU void queries(float* dq, int dqs, OPERANDS, SHAPE) {
       float* to = dq + (size_t)w.rows.row(r) * dqs + w.rows.column(r) * dim;
 #pragma unroll
       for (int i = 0; i < D / 2; i++)
-        if (i / 2 % 2 == half && column_of(i) < dim) to[column_of(i)] += sums.a[i];
+        if (i / 2 % 2 == half && column_of(i) < dim) to[column_of(i)] += sums.a[i] * scale;
     }
   }
 }
@@ -335,7 +251,7 @@ template <int D, int P> GPU void keys(float* parts, OPERANDS, SHAPE) {
       float* to = parts + ((size_t)w.rows.row(r) * heads + head) * 2 * D;
 #pragma unroll
       for (int i = 2 * half; i < D / 2; i += 4) {
-        *(float2*)(to + column_of(i)) = make_float2(sums.a[i], sums.a[i + 1]);
+        *(float2*)(to + column_of(i)) = make_float2(sums.a[i] * scale, sums.a[i + 1] * scale);
         *(float2*)(to + D + column_of(i)) = make_float2(sums.b[i], sums.b[i + 1]);
       }
     }
@@ -357,10 +273,10 @@ KERNEL(128) attention_grad90_join(float* dk, int dks, float* dv, int dvs, const 
 
 #define GRADIENT(D, P)                                                                       \
   KERNEL(384, 1) attention_grad90_q_##D##_##P(float* dq, int dqs, OPERANDS, SHAPE) {         \
-    if (!stopped(fault, tag)) queries<D, P>(dq, dqs, ALL);                                   \
+    if (!stopped(fault, tag)) queries<D, P>(dq, dqs, GIVEN);                                   \
   }                                                                                          \
   KERNEL(384, 1) attention_grad90_kv_##D##_##P(float* parts, OPERANDS, SHAPE) {              \
-    if (!stopped(fault, tag)) keys<D, P>(parts, ALL);                                        \
+    if (!stopped(fault, tag)) keys<D, P>(parts, GIVEN);                                        \
   }
 
 GRADIENT(64, 1)

@@ -59,7 +59,7 @@ func Headers(module string) []string {
 	case "attention90":
 		names = append(names, "attention.h", "panels.h", "together.h")
 	case "attentiongrad90":
-		names = append(names, "attention.h", "panels.h")
+		names = append(names, "attention.h", "panels.h", "sides.h")
 	case "logits", "score", "head90":
 		names = append(names, "dist.h")
 	case "elementwise", "many":

@@ -117,6 +117,8 @@ var bitInstructions = []struct {
 		return x[1]
 	}},
 	{"not.pred $0, $1", "pred", []string{"pred"}, func(x []uint64) uint64 { return map[bool]uint64{x[0] == 0: 1}[true] }},
+	{"xor.pred $0, $1, -1", "pred", []string{"pred"}, func(x []uint64) uint64 { return map[bool]uint64{x[0] == 0: 1}[true] }},
+	{"or.pred $0, $1, 0", "pred", []string{"pred"}, func(x []uint64) uint64 { return map[bool]uint64{x[0] != 0: 1}[true] }},
 	{"and.pred $0, $1, !$2", "pred", []string{"pred", "pred"}, func(x []uint64) uint64 { return map[bool]uint64{x[0] != 0 && x[1] == 0: 1}[true] }},
 	{"mov.b64 {%r11, $0}, $1", "b32", []string{"b64"}, func(x []uint64) uint64 { return x[0] >> 32 }},
 	{"mov.b32 $0, {$1, $2}", "b32", []string{"b16", "b16"}, func(x []uint64) uint64 { return x[0] | x[1]<<16 }},

@@ -12,10 +12,15 @@ func logic(c *compiler) {
 	case 'p':
 		d := c.target(c.op(0), 1)
 		a, notA := c.predicate(c.op(1))
-		b, notB := c.predicate(c.op(2))
+		b, notB, of := 0, uint32(0), ^uint32(0)
+		if last := c.op(2); last.kind != 'i' {
+			b, notB = c.predicate(last)
+		} else if of = 0; c.constant(last) != 0 { // a constant is true or false of all lanes
+			notB = ^notB
+		}
 		c.count(3, 3)
 		c.in.run = func(w *warp, lanes uint32) {
-			v := uint32(f(uint64(w.pred[a]^notA), uint64(w.pred[b]^notB)))
+			v := uint32(f(uint64(w.pred[a]^notA), uint64(w.pred[b]&of^notB)))
 			w.pred[d] = w.pred[d]&^lanes | v&lanes
 		}
 	case 'b':
