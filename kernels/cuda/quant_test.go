@@ -86,3 +86,34 @@ func TestQuantFirst(t *testing.T) {
 		}
 	}
 }
+
+// Once its tensor maps are made, a product with a weight in blocks allocates nothing, ended or not, nor does its gradient.
+func TestQuantAllocatesNothing(t *testing.T) {
+	h := &hopper{empty: newEmpty(1 << 28)}
+	d, err := On(h, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []k.Format{q8, q8i} {
+		w := d.Load(f, 96, 512, make([]byte, f.Type.Bytes(96*512)))
+		x, out, half := d.New(k.F32, 40, 512), d.New(k.F32, 40, 96), d.New(k.F32, 40, 48)
+		play := func() {
+			for _, n := range []int{1, 9, 40} {
+				d.Linear(out.Slice(0, n), x.Slice(0, n), w, k.Tensor{})
+				if !d.Fused(half.Slice(0, n), x.Slice(0, n), w, k.Tensor{}, k.Ending{Gated: true}) {
+					t.Error("a product is not ended")
+				}
+			}
+			d.LinearGrad(x, out, w)
+		}
+		play()
+		play() // scratch memory has grown
+		made := h.encoded
+		if n := testing.AllocsPerRun(10, play); n != 0 || h.encoded != made {
+			t.Errorf("%v: %v allocations, %d tensor maps and then %d", f, n, made, h.encoded)
+		}
+	}
+	if err := d.Sync(); err != nil {
+		t.Error(err)
+	}
+}
