@@ -17,7 +17,7 @@
 //                     brings and splits keys and values a block ahead; two of 64 rows each multiply: one's softmax
 //                     beside the other's products (1024 cycles a block of both with P = 1, 6144 with 3)
 //   fewer instructions   by their counts 16.8 ms with P = 3 and 11.1 ms with 1, 2.9 and 5.7 times the products', came down to
-//                     11.1 and 3.6: exp by 12 (P = 1) or 14 where it was 30 and two branches; nothing is compared where all rows
+//                     11.1 and 5.1: exp by 12 (P = 1) or 14 where it was 30 and two branches; nothing is compared where all rows
 //                     see all of a block; what was before is rescaled when scores have grown by e⁵ alone (the last
 //                     idea is FlashAttention-4's); what is brought is looked over as bf16, two numbers at once. So, of 28 heads and 4
 //                     key heads: 351 TFLOP/s predicted with P = 1, where the cache is the bound, and 144 with 3, where

@@ -18,7 +18,7 @@
 // product. None has been timed: no GPU was at hand.
 //   attentiongrad.cu   f32 by threads: 13 TFLOP/s predicted, where shared memory is the bound
 //   P = 1              tiles of 128 rows: 1 KB of a token's two operands of the other side for each 128, so 2.2 GB from the
-//                      L2 cache for each kernel: 0.41 and 0.40 ms; products 0.43 ms for both; instructions 0.41 ms,
+//                      L2 cache for each kernel: 0.41 and 0.40 ms; products 0.43 ms for both; instructions 0.60 ms,
 //                      as attention90's (before, 1.33 ms): 333 TFLOP/s predicted
 //   P = 3              tiles of 64 rows, all that fits in shared memory with two stages of 32 rows: six times the
 //                      products, 2.57 ms, and 3.25 ms for their operands from shared memory: 90 TFLOP/s predicted. Two
