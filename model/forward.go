@@ -117,15 +117,10 @@ func (p *Pass) inside(i int, x kernels.Tensor) {
 	rot := kernels.Rotary{HeadDim: d.Config.HeadDim, Table: d.rope}
 	pos := p.pos.Slice(0, x.Rows)
 	qk := a.qkv.Columns(0, d.q+d.kv)
-	if p.kv == nil {
-		be.RoPE(qk, pos, rot)
-	} else {
+	if p.kv != nil {
 		p.store(i, qk, v, pos, rot)
-	}
-	switch {
-	case p.kv != nil:
 		k, v = p.kv.k[i], p.kv.v[i]
-	case !a.keys.Zero():
+	} else if be.RoPE(qk, pos, rot); !a.keys.Zero() {
 		be.Copy(a.keys, k)
 		be.Copy(a.values, v)
 		k, v = a.keys, a.values
