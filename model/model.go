@@ -48,6 +48,14 @@ func (d *Decoder) keyType() kernels.DType {
 	return kernels.F32
 }
 
+// KeyBytes is what a pass holds of a token's keys and values beside those that it rounds them from, for one layer at a time.
+func (d *Decoder) KeyBytes() int {
+	if t := d.keyType(); t != kernels.F32 {
+		return 2 * d.kv * t.Size()
+	}
+	return 0
+}
+
 type layer struct {
 	attnNorm, ffnNorm    vector
 	qNorm, kNorm         vector // Qwen3

@@ -48,7 +48,7 @@ func Needs(dec *model.Decoder, ad *model.Adapter, size model.Size) ([]Need, erro
 	return []Need{
 		{"gradients", 4 * grads},
 		{"moments", 4 * 2 * params},
-		{"activations", 4 * activations(c, size, rank, slice)},
+		{"activations", 4*activations(c, size, rank, slice) + int64(size.Tokens)*int64(dec.KeyBytes())},
 		{"logits", logits},
 	}, nil
 }

@@ -27,17 +27,30 @@ type scoring struct {
 	kernels.Scorer
 }
 
+// A rounding device is one that takes keys and values in BF16 too.
+type rounding struct {
+	*counting
+	kernels.KeyRounder
+}
+
 // What Needs says is what New takes, to the byte.
 func TestNeeds(t *testing.T) {
 	count := &counting{Backend: ref.New()}
-	t.Run("logits", func(t *testing.T) { needsOn(t, count, count) })
+	t.Run("logits", func(t *testing.T) { needsOn(t, count, count, kernels.F32) })
 	count = &counting{Backend: ref.New()}
-	t.Run("no logits", func(t *testing.T) { needsOn(t, count, scoring{count, count.Backend.(kernels.Scorer)}) })
+	t.Run("no logits", func(t *testing.T) { needsOn(t, count, scoring{count, count.Backend.(kernels.Scorer)}, kernels.F32) })
+	count = &counting{Backend: ref.New()}
+	t.Run("rounded keys", func(t *testing.T) {
+		needsOn(t, count, rounding{count, count.Backend.(kernels.KeyRounder)}, kernels.BF16)
+	})
 }
 
-func needsOn(t *testing.T, count *counting, be kernels.Backend) {
+func needsOn(t *testing.T, count *counting, be kernels.Backend, acts kernels.DType) {
 	for _, arch := range []string{"qwen2", "qwen3", "llama"} {
 		for _, full := range []bool{false, true} {
+			if full && acts != kernels.F32 {
+				continue // rows are rounded where they meet frozen matrices
+			}
 			for _, size := range []model.Size{
 				{Tokens: 7, Sequences: 3, Wanted: 5, Slice: 2},
 				{Tokens: 100, Sequences: 100, Wanted: 100, Masks: true, Rank: 9},
@@ -45,7 +58,7 @@ func needsOn(t *testing.T, count *counting, be kernels.Backend) {
 				{Tokens: 20, Sequences: 5, Wanted: 20, Keep: 100},
 			} {
 				src := modeltest.Tiny(arch, 1)
-				dec, err := model.Load(be, src.Config, src, model.Options{Train: full})
+				dec, err := model.Load(be, src.Config, src, model.Options{Train: full, Acts: acts, DType: weights.BF16, Convert: acts == kernels.BF16})
 				if err != nil {
 					t.Fatal(err)
 				}
