@@ -68,7 +68,7 @@ func notIn(all []Prediction) string {
 // row is one work's line.
 func (m *Model) row(x Prediction, g GPU) string {
 	most := ""
-	for _, by := range slices.SortedFunc(maps.Keys(x.By), func(a, b string) int { return compare(x.By[b], x.By[a]) })[:min(2, len(x.By))] {
+	for _, by := range longest(x.By, func(seconds float64) float64 { return seconds })[:min(2, len(x.By))] {
 		if x.By[by] > 0.15*x.Seconds {
 			most += fmt.Sprintf("%s %.0f %%, ", by, 100*x.By[by]/x.Seconds)
 		}
@@ -144,6 +144,13 @@ func (m *Model) grpo(b *strings.Builder, g GPU, all []Prediction) {
 		fits, gb(free), (Prompts*Samples+fits-1)/fits, DrawLen)
 }
 
+// longest lists the names in of, the one that takes the longest first; those that take as long by name.
+func longest[T any](of map[string]T, seconds func(T) float64) []string {
+	names := slices.Sorted(maps.Keys(of))
+	slices.SortStableFunc(names, func(x, y string) int { return compare(seconds(of[y]), seconds(of[x])) })
+	return names
+}
+
 // kernels tells of each kernel at the call where it takes the longest.
 func kernels(b *strings.Builder, all []Prediction) {
 	b.WriteString("## Kernels\n\nAt the call, of all work above with exact activations, where a kernel takes the longest. Moved: bytes between multiprocessors and L2 cache, in sectors of 32, by the least that memory must\nmove. Asked for: of what is moved. Conflicts: waves of shared memory beyond the least, of all. Intensity: operations of products by byte of\nshared memory that wgmma reads.\n\n| kernel | work | call | blocks | least bytes | moved | asked for | conflicts | intensity | f32 operations | instructions of warps | time | waits for |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n")
@@ -155,7 +162,7 @@ func kernels(b *strings.Builder, all []Prediction) {
 			}
 		}
 	}
-	for _, name := range slices.SortedFunc(maps.Keys(best), func(x, y string) int { return compare(best[y].Seconds, best[x].Seconds) }) {
+	for _, name := range longest(best, func(k Share) float64 { return k.Seconds }) {
 		k := best[name]
 		c := k.Cost
 		share := func(a, b float64) string {
