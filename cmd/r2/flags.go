@@ -23,8 +23,8 @@ type modelFlags struct {
 // deviceFlags say where and how to compute.
 type deviceFlags struct {
 	Device string `default:"auto" env:"R2_DEVICE" placeholder:"auto" help:"auto (an NVIDIA GPU where there is one that this build can use, else the processor), cpu, cuda or cuda:N (a GPU by its number), ptxsim (a GPU in software, for tests) or ref (slow float64 oracle); or in R2_DEVICE."`
-	DType  string `name:"dtype" default:"auto" placeholder:"auto" help:"Type of frozen matrices: auto (as stored), f32, bf16, int8, int4 (the last two in blocks of 32)."`
-	Acts   string `name:"activations" default:"auto" placeholder:"auto" help:"What rows are rounded to where they meet a frozen matrix: f32 (not at all), bf16 (with bf16 matrices), int8 (with int8 and int4 ones), auto (f32, or int8 with --dtype int8 and int4)."`
+	DType  string `name:"dtype" default:"auto" placeholder:"auto" help:"Type of frozen matrices: auto (as stored), f32, bf16, int8, int4 (the last two in blocks of 32; GPUs have no int4)."`
+	Acts   string `name:"activations" default:"auto" placeholder:"auto" help:"What rows are rounded to where they meet a frozen matrix: f32 (not at all), bf16 (with bf16 matrices, not on GPUs), int8 (with int8 and int4 ones), auto (f32, or int8 with --dtype int8 and int4). Where they are rounded, a processor keeps keys and values in bf16, half the memory."`
 	Packed bool   `help:"Keep the matrices, packed for the processor, in a file beside the model, and map them from it at the next start."`
 	Seed   uint64 `default:"0" help:"Fixes every random number."`
 }
